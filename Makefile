@@ -1,0 +1,61 @@
+# stanch: find what a long-running process is losing.
+# Two targets do everything on a fresh Debian 12 with Go and git: demo, check.
+
+GO        ?= go
+TOOLS     := $(CURDIR)/.tools
+LINT_V    := v2.15.0
+LINT      := $(TOOLS)/golangci-lint-$(LINT_V)
+VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+BUILD     := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
+
+# What each target needs from Debian beyond Go and git.
+CC_PKGS    := gcc g++ libc6-dev
+CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 \
+              nginx redis-server memcached libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 \
+              clang clang-format util-linux
+BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg
+
+.DEFAULT_GOAL := build
+.PHONY: build demo check test lint gen check-gen bench soak help clean
+
+build: ## build bin/stanch (the default)
+	$(BUILD) -o bin/stanch ./cmd/stanch
+
+demo: build ## start a small leaking daemon, diagnose it, show the report
+	@scripts/need $(CC_PKGS)
+	@scripts/demo
+
+check: ## everything CI runs: format, lint, generated files, all tests
+	@scripts/need $(CHECK_PKGS)
+	$(MAKE) --no-print-directory lint check-gen test
+
+test: build ## all tests
+	$(GO) test -p 1 -timeout 15m ./...
+
+lint: $(LINT) ## gofmt, vet and the linters of .golangci.yml; clang-format for the C
+	$(LINT) run ./...
+	clang-format --dry-run -Werror probe/*.[ch] testdata/leaky/*.[ch] testdata/leaky/*.cc
+
+$(LINT):
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_V)
+	mv $(TOOLS)/golangci-lint $@
+
+gen: ## make the generated files anew: the probe's machine code
+	$(GO) generate ./...
+
+check-gen: ## fail when a generated file is not what its source makes
+	@scripts/check-gen
+
+bench: build ## the figures of docs/BENCHMARKS.md, beside gcore and heaptrack
+	@scripts/need $(BENCH_PKGS)
+	$(GO) run ./bench -o docs/BENCHMARKS.md
+
+soak: build ## the harm suite for an hour
+	@scripts/need $(CHECK_PKGS)
+	STANCH_SOAK=1h $(GO) test -timeout 90m -run Harm ./cmd/stanch
+
+clean: ## remove what was built
+	rm -rf bin $(TOOLS)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
