@@ -1,0 +1,118 @@
+package leak
+
+// Magic is one entry of the fixed table of byte patterns whose presence at the
+// start of a block or in a size may be told without telling contents.
+type Magic struct {
+	Bytes string // the pattern as it stands in memory, first byte first
+	Name  string // what it is, for a report
+}
+
+// Magics is the table. A Verdict refers to it by index, also in recordings, so
+// entries are only added at the end; entry 0 means none. Each pattern is long
+// enough that no counter, length or small number looks like it: at least four
+// bytes, or three that no small number has.
+var Magics = []Magic{
+	{},
+	{"HTTP", "HTTP response"},
+	{"GET ", "HTTP GET request"},
+	{"POST", "HTTP POST request"},
+	{"PUT ", "HTTP PUT request"},
+	{"HEAD ", "HTTP HEAD request"},
+	{"DELETE ", "HTTP DELETE request"},
+	{"OPTIONS ", "HTTP OPTIONS request"},
+	{"PATCH ", "HTTP PATCH request"},
+	{"CONNECT ", "HTTP CONNECT request"},
+	{"PRI * HTTP/2", "HTTP/2 connection preface"},
+	{"SSH-", "SSH greeting"},
+	{"\x16\x03\x00", "TLS handshake record"},
+	{"\x16\x03\x01", "TLS handshake record"},
+	{"\x16\x03\x02", "TLS handshake record"},
+	{"\x16\x03\x03", "TLS handshake record"},
+	{"\x17\x03\x01", "TLS application data record"},
+	{"\x17\x03\x02", "TLS application data record"},
+	{"\x17\x03\x03", "TLS application data record"},
+	{"\x15\x03\x01", "TLS alert record"},
+	{"\x15\x03\x03", "TLS alert record"},
+	{"-----BEGIN ", "PEM data"},
+	{"<?xml", "XML document"},
+	{"<!DOCTYPE", "HTML document"},
+	{"<!doctype", "HTML document"},
+	{"<html", "HTML document"},
+	{"<HTML", "HTML document"},
+	{"<soap", "SOAP message"},
+	{"{\"id\"", "JSON object"},
+	{"{\"name\"", "JSON object"},
+	{"{\"type\"", "JSON object"},
+	{"{\"data\"", "JSON object"},
+	{"{\"status\"", "JSON object"},
+	{"{\"error\"", "JSON object"},
+	{"{\"message\"", "JSON object"},
+	{"{\"result\"", "JSON object"},
+	{"{\"method\"", "JSON object"},
+	{"{\"jsonrpc\"", "JSON-RPC message"},
+	{"{\"time", "JSON object"},
+	{"{\"ts\"", "JSON object"},
+	{"{\"level\"", "JSON log line"},
+	{"{\"msg\"", "JSON log line"},
+	{"{\"user", "JSON object"},
+	{"{\"key\"", "JSON object"},
+	{"{\"value\"", "JSON object"},
+	{"{\"event", "JSON object"},
+	{"[{\"", "JSON array"},
+	{"{\n  \"", "JSON object"},
+	{"\x1f\x8b\x08", "gzip data"},
+	{"\x28\xb5\x2f\xfd", "zstd data"},
+	{"\xfd7zXZ\x00", "xz data"},
+	{"BZh9", "bzip2 data"},
+	{"\x04\x22\x4d\x18", "LZ4 data"},
+	{"PK\x03\x04", "ZIP archive"},
+	{"\x7fELF", "ELF file"},
+	{"\x89PNG\r\n\x1a\n", "PNG image"},
+	{"\xff\xd8\xff", "JPEG image"},
+	{"GIF87a", "GIF image"},
+	{"GIF89a", "GIF image"},
+	{"RIFF", "RIFF data (WAV, WebP, AVI)"},
+	{"OggS", "Ogg data"},
+	{"%PDF-", "PDF document"},
+	{"SQLite format 3\x00", "SQLite database"},
+	{"\xca\xfe\xba\xbe", "Java class file"},
+	{"\x00asm", "WebAssembly module"},
+	{"\xd4\xc3\xb2\xa1", "packet capture"},
+	{"\x0a\x0d\x0d\x0a", "packet capture (pcapng)"},
+	{"*1\r\n$", "Redis command"},
+	{"*2\r\n$", "Redis command"},
+	{"*3\r\n$", "Redis command"},
+	{"*4\r\n$", "Redis command"},
+	{"*5\r\n$", "Redis command"},
+	{"SELECT ", "SQL statement"},
+	{"select ", "SQL statement"},
+	{"INSERT ", "SQL statement"},
+	{"insert ", "SQL statement"},
+	{"UPDATE ", "SQL statement"},
+	{"EHLO ", "SMTP command"},
+	{"MAIL FROM:", "SMTP command"},
+	{"220 ", "SMTP or FTP greeting"},
+	{"* OK ", "IMAP greeting"},
+	{"INVITE sip:", "SIP request"},
+	{"SIP/2.0", "SIP response"},
+	{"RTSP/1.0", "RTSP response"},
+	{"AMQP\x00", "AMQP greeting"},
+	{"\xef\xbe\xad\xde", "fill value 0xdeadbeef"},
+	{"\xde\xad\xbe\xef", "fill value 0xdeadbeef, big-endian"},
+	{"\x0d\xf0\xad\xba", "fill value 0xbaadf00d"},
+	{"\xee\xfe\xee\xfe", "fill value 0xfeeefeee"},
+	{"\xcc\xcc\xcc\xcc", "fill bytes 0xcc"},
+	{"\xcd\xcd\xcd\xcd", "fill bytes 0xcd"},
+	{"\xdd\xdd\xdd\xdd", "fill bytes 0xdd"},
+	{"\xab\xab\xab\xab", "fill bytes 0xab"},
+	{"\xbe\xbe\xbe\xbe", "fill bytes 0xbe"},
+	{"\xa5\xa5\xa5\xa5", "fill bytes 0xa5"},
+	{"\x5a\x5a\x5a\x5a", "fill bytes 0x5a"},
+}
+
+// Meaning is one thing that a number may say.
+type Meaning struct {
+	Text       string `json:"text"`       // what it may be
+	How        string `json:"how"`        // how it is read: "4 bytes of text read as a big-endian number"
+	Suspicious bool   `json:"suspicious"` // a size with this meaning is hardly a size
+}
