@@ -1,0 +1,105 @@
+package ptrace
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tracer is a goroutine locked to an operating system thread. The kernel
+// accepts ptrace requests for a tracee from the one thread that attached it.
+//
+// The thread ends with the goroutine, and the kernel then detaches all that
+// it still traced: the way out when a tracee does not stop and therefore
+// cannot be detached by request.
+type tracer struct {
+	tid   int
+	calls chan func()
+	quit  chan struct{} // closed by end
+	gone  chan struct{} // closed when no further call is served
+}
+
+// newTracer starts a tracer. end must be called.
+func newTracer() *tracer {
+	t := &tracer{calls: make(chan func()), quit: make(chan struct{}), gone: make(chan struct{})}
+	ready := make(chan struct{})
+	go t.lock(ready)
+	<-ready
+	return t
+}
+
+func (t *tracer) lock(ready chan struct{}) {
+	runtime.LockOSThread()
+	t.tid = unix.Gettid()
+	if t.tid == unix.Getpid() {
+		// The Go runtime parks the main thread instead of ending it, and then
+		// nothing would be detached. While it is locked here, another
+		// goroutine gets another thread.
+		done := make(chan struct{})
+		go func() { t.lock(ready); close(done) }()
+		<-ready
+		runtime.UnlockOSThread()
+		return
+	}
+	// The target stands still while this thread works: it must not wait for a
+	// turn behind others, nor sleep longer than asked. Without the right to
+	// raise the priority, it runs as it is.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, t.tid, -20)
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	close(ready)
+	t.serve()
+	// No UnlockOSThread: the thread must end.
+}
+
+func (t *tracer) serve() {
+	defer close(t.gone)
+	for {
+		select {
+		case f := <-t.calls:
+			f()
+		case <-t.quit:
+			return
+		}
+	}
+}
+
+// do runs f on the tracing thread and waits for it. It returns false when the
+// tracer has ended.
+func (t *tracer) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case t.calls <- func() { defer close(done); f() }:
+		<-done
+		return true
+	case <-t.gone:
+		return false
+	}
+}
+
+// end ends the thread. It is called once.
+func (t *tracer) end() {
+	close(t.quit)
+	<-t.gone
+}
+
+// alive reports whether the operating system thread still exists.
+func (t *tracer) alive() bool {
+	return unix.Tgkill(unix.Getpid(), t.tid, 0) == nil
+}
+
+// breathe waits on the tracing thread between two looks at a tracee. The first
+// looks follow each other quickly: most stops arrive within microseconds.
+func breathe(try int) {
+	if try < 8 {
+		runtime.Gosched()
+		return
+	}
+	nap := 20 * time.Microsecond
+	if try > 100 {
+		nap = 200 * time.Microsecond
+	}
+	ts := unix.NsecToTimespec(int64(nap))
+	// A signal to this thread only ends the nap early.
+	_ = unix.Nanosleep(&ts, nil)
+}
