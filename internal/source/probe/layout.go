@@ -1,0 +1,216 @@
+package probe
+
+import (
+	"fmt"
+	"strings"
+
+	"stanch/internal/leak"
+	"stanch/internal/proc"
+)
+
+const (
+	pageSize   = 4096
+	textAlign  = 64 << 10 // a text begins at a multiple of this, so that Leftovers finds it
+	reach      = 1<<31 - 1<<20
+	defaultMax = 64 << 20
+	// growth is what is left free above the program and [heap], for brk(2).
+	growth = 1 << 30
+	// filterSmall serves when little is recorded; filterLarge when sizes are
+	// aimed at. They bound how much of the near region the fast paths touch.
+	filterSmall = 64 << 10
+	filterLarge = 512 << 10
+)
+
+// region is a range of the target that stanch maps.
+type region struct {
+	start uint64
+	size  uint64
+}
+
+func (r region) end() uint64 { return r.start + r.size }
+
+func (r region) leak() leak.Range {
+	return leak.Range{Start: leak.Addr(r.start), End: leak.Addr(r.end())}
+}
+
+func pages(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }
+
+// textRegion is how large the executable part is; struct near follows at
+// wNearDistance.
+const textRegion = wNearDistance
+
+func nearSize(filter uint64) uint64 { return pages(wNearFilter + filter) }
+
+// tables are the places of the tables in the data range, all addresses
+// absolute, all sizes powers of two where a mask is made of them.
+type tables struct {
+	region
+	buckets, bucketCount uint64
+	stacks, stackCount   uint64
+	frames, frameCount   uint64
+	scratch, cache       uint64
+	notes                uint64
+	modules              [2]uint64
+	rows, rowsEnd        uint64 // the arena for unwind tables
+}
+
+// minData is the least that is worth placing: books of 4096 records and
+// nothing else.
+const minData = 6 << 20
+
+// layOut divides a budget among the tables: unwind tables first, as far as
+// they take less than half, then records, stacks and their frames in fixed
+// proportion.
+func layOut(budget, rowBytes uint64) (tables, error) {
+	fixed := uint64(pageSize + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize)
+	if budget < minData || budget < fixed+(1<<20) {
+		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, minData>>10, ErrNoRoom)
+	}
+	left := budget - fixed
+	// Room for libraries loaded later.
+	rows := min(rowBytes+rowBytes/4+(256<<10), left/2)
+	left -= rows
+	// A record takes 32 bytes in its bucket, 2 of the stack table and 8 of frames.
+	n := uint64(1 << 10)
+	for n < 1<<20 && 2*n*42 <= left {
+		n *= 2
+	}
+	t := tables{bucketCount: n / wWays, stackCount: max(n/32, 256), frameCount: n}
+	if spare := left - n*42; spare > 0 {
+		t.frameCount += spare / 2 / 8
+		rows += spare / 2
+	}
+	at := uint64(pageSize) // struct books
+	take := func(n uint64) uint64 {
+		start := at
+		at += (n + 63) &^ 63
+		return start
+	}
+	t.buckets = take(t.bucketCount * wBucketSize)
+	t.stacks = take(t.stackCount * wStackSize)
+	t.cache = take(wRowCache * wCachedRowSize)
+	t.modules[0] = take(wModules * wModuleSize)
+	t.modules[1] = take(wModules * wModuleSize)
+	t.scratch = take(wSlots * wMaxFrames * 8)
+	t.notes = take(wNotebooks * wNotes * wNoteSize)
+	t.frames = take(t.frameCount * 8)
+	t.rows = take(rows)
+	t.size = pages(at)
+	t.rowsEnd = t.size
+	return t, nil
+}
+
+// move puts the tables at an address.
+func (t *tables) move(start uint64) {
+	t.start = start
+	for _, p := range []*uint64{&t.buckets, &t.stacks, &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.frames, &t.rows, &t.rowsEnd} {
+		*p += start
+	}
+}
+
+// gap is a range without mappings.
+type gap struct{ lo, hi uint64 }
+
+// gaps lists what is free, except where the target's own memory grows: above
+// the program and [heap], below [stack]. A page is kept free at both ends, so
+// that the kernel does not merge our mapping with a neighbour.
+func gaps(maps []leak.Mapping, exe *leak.Mapping, lowest uint64) []gap {
+	const top = 1<<47 - pageSize // user addresses with 4 levels of page tables
+	var out []gap
+	at := max(lowest, 64<<10)
+	for i := 0; i <= len(maps); i++ {
+		g := gap{lo: at + pageSize, hi: top}
+		if i < len(maps) {
+			m := &maps[i]
+			if uint64(m.Start) >= top {
+				break
+			}
+			g.hi = uint64(m.Start) - min(pageSize, uint64(m.Start))
+			if m.Path == "[stack]" {
+				// Rarely is it larger than 64 MiB; the gap below it is kept for it.
+				g.hi -= min(g.hi, 64<<20)
+			}
+			at = uint64(m.End)
+		}
+		if i > 0 {
+			if prev := &maps[i-1]; prev.Path == "[heap]" || exe != nil && prev.File() && prev.Dev == exe.Dev && prev.Inode == exe.Inode || grows(maps, i-1, exe) {
+				g.lo += growth
+			}
+		}
+		if g.lo < g.hi {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// grows reports whether mapping i is the anonymous end of the program's data,
+// behind which brk(2) begins.
+func grows(maps []leak.Mapping, i int, exe *leak.Mapping) bool {
+	if exe == nil || i == 0 || maps[i].Path != "" {
+		return false
+	}
+	prev := &maps[i-1]
+	return prev.File() && prev.Dev == exe.Dev && prev.Inode == exe.Inode && prev.End == maps[i].Start
+}
+
+// near finds a place for size bytes, at a multiple of align, from all of which
+// every byte of [lo, hi) can be reached with a 32-bit distance. Below is better
+// than above, near is better than far.
+func near(free []gap, lo, hi, size, align uint64) (uint64, error) {
+	first, last := uint64(0), lo+reach-size
+	if hi > reach {
+		first = hi - reach
+	}
+	for i := len(free) - 1; i >= 0; i-- {
+		if g := free[i]; g.lo < lo && g.hi > size {
+			at := (min(g.hi, lo) - size) &^ (align - 1)
+			if at >= g.lo && at >= first {
+				return at, nil
+			}
+		}
+	}
+	for _, g := range free {
+		at := (max(g.lo, hi) + align - 1) &^ (align - 1)
+		if at+size <= g.hi && at <= last {
+			return at, nil
+		}
+	}
+	return 0, fmt.Errorf("no free %d KiB within 2 GB of the allocator at %#x: %w", size>>10, lo, proc.ErrUnsupported)
+}
+
+// far finds a place for size bytes away from everything: the middle of the
+// largest gap.
+func far(free []gap, size uint64) (uint64, error) {
+	var best gap
+	for _, g := range free {
+		if g.hi-g.lo > best.hi-best.lo {
+			best = g
+		}
+	}
+	if best.hi-best.lo < size+2*pageSize {
+		return 0, fmt.Errorf("no free range of %d KiB: %w", size>>10, proc.ErrUnsupported)
+	}
+	return (best.lo + (best.hi-best.lo-size)/2) &^ (2<<20 - 1), nil
+}
+
+// span is the range of addresses of a loaded file.
+func span(maps []leak.Mapping, m *leak.Mapping) (lo, hi uint64) {
+	lo = ^uint64(0)
+	for i := range maps {
+		if maps[i].Dev == m.Dev && maps[i].Inode == m.Inode && maps[i].File() {
+			lo, hi = min(lo, uint64(maps[i].Start)), max(hi, uint64(maps[i].End))
+			// Zeroed data behind the file's own.
+			if j := i + 1; j < len(maps) && maps[j].Start == maps[i].End && maps[j].Path == "" {
+				hi = max(hi, uint64(maps[j].End))
+			}
+		}
+	}
+	return lo, hi
+}
+
+// anonymous reports whether a mapping has the look of one that stanch makes:
+// private and anonymous.
+func anonymous(m *leak.Mapping) bool {
+	return m.Inode == 0 && !m.Shared && (m.Path == "" || strings.HasPrefix(m.Path, "[anon:"))
+}

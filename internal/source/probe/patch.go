@@ -1,0 +1,163 @@
+package probe
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+
+	"stanch/internal/proc"
+)
+
+// textFor makes the text with its trampolines, and the jumps to it.
+func (p *Probe) textFor(pl *plan) ([]byte, []patch, error) {
+	text := append([]byte(nil), blob...)
+	var patches []patch
+	for i := range pl.sites {
+		s := &pl.sites[i]
+		d := s.def()
+		tramp := p.text.start + d.tramp
+		var code []byte
+		var err error
+		if s.moved == nil {
+			code, err = jumpTo(tramp, s.passes)
+		} else {
+			code, err = s.moved.relocate(tramp)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w: %w", d.name, proc.ErrUnsupported, err)
+		}
+		copy(text[d.tramp:], code)
+		if s.moved == nil {
+			continue
+		}
+		entry := d.fast
+		if s.framed {
+			entry = d.slow
+		}
+		patches = append(patches, patch{at: s.moved.at, target: p.text.start + entry, old: s.moved.bytes, hook: s.hook})
+	}
+	if len(patches) > wPatches {
+		return nil, nil, fmt.Errorf("%d functions to hook: %w", len(patches), proc.ErrUnsupported)
+	}
+	return text, patches, nil
+}
+
+func (p *Probe) putText(m memory, text []byte) error {
+	return m.put(p.text.start+pageSize, text[pageSize:])
+}
+
+// sameText makes sure that in a text that is used again nothing changes but
+// trampolines that were never filled: a thread may be in it.
+func (p *Probe) sameText(text []byte) error {
+	now, err := read(p.mem, p.text.start, uint64(len(text)))
+	if err != nil {
+		return err
+	}
+	for i := pageSize; i < len(text); i++ {
+		if now[i] != text[i] && now[i] != blob[i] {
+			return fmt.Errorf("the probe's code that stayed from before differs at %#x: %w", i, proc.ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// redirect writes the jumps, unless a thread stands between the instructions
+// that they replace.
+func (p *Probe) redirect(h held, text []byte, late bool) error {
+	for i := range p.head.patches {
+		q := &p.head.patches[i]
+		now, err := read(h, q.at, uint64(len(q.old)))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(now, q.old) {
+			return fmt.Errorf("%s changed while the probe was prepared: %w", hooks[q.hook].name, proc.ErrUnsupported)
+		}
+	}
+	if err := p.nobodyBetween(h); err != nil {
+		return err
+	}
+	if late {
+		if err := p.putText(h, text); err != nil {
+			return fmt.Errorf("write the probe's code: %w: %w", proc.ErrDenied, err)
+		}
+	}
+	p.used = true
+	if err := p.putHead(h); err != nil {
+		return err
+	}
+	if err := p.renewLease(h); err != nil {
+		return err
+	}
+	if err := put32(h, p.state(wStateOn), 1); err != nil {
+		return err
+	}
+	for i := range p.head.patches {
+		q := &p.head.patches[i]
+		jump, err := jumpTo(q.at, q.target)
+		if err != nil {
+			return err
+		}
+		if err := h.put(q.at, jump); err != nil {
+			return fmt.Errorf("redirect %s: %w", hooks[q.hook].name, err)
+		}
+	}
+	return nil
+}
+
+// nobodyBetween returns an errMoment when a thread stands behind the first of
+// the instructions that a jump will replace, or will return there, also from a
+// signal handler.
+func (p *Probe) nobodyBetween(h held) error {
+	lo, hi := ^uint64(0), uint64(0)
+	for i := range p.head.patches {
+		q := &p.head.patches[i]
+		lo, hi = min(lo, q.at+1), max(hi, q.at+uint64(len(q.old)))
+	}
+	between := func(pc uint64) bool {
+		if pc < lo || pc >= hi {
+			return false
+		}
+		for i := range p.head.patches {
+			if q := &p.head.patches[i]; pc > q.at && pc < q.at+uint64(len(q.old)) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, th := range h.Threads() {
+		found := between(th.Regs.Rip)
+		if !found {
+			err := stackWords(h, h.Maps(), th.Regs.Rsp, 128<<10, func(_, w uint64) bool {
+				found = between(w)
+				return !found
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if found {
+			return errMoment("thread " + strconv.Itoa(th.TID) + " was at the start of an allocator function")
+		}
+	}
+	return nil
+}
+
+// verify makes sure that the functions jump to the probe and that it is on.
+func (p *Probe) verify() error {
+	for i := range p.head.patches {
+		q := &p.head.patches[i]
+		jump, err := jumpTo(q.at, q.target)
+		if err != nil {
+			return err
+		}
+		now, err := read(p.mem, q.at, jumpSize)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(now, jump) {
+			return fmt.Errorf("%s is not redirected although it was: %w", hooks[q.hook].name, proc.ErrUnsupported)
+		}
+	}
+	return nil
+}

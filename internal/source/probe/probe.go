@@ -1,0 +1,91 @@
+// Package probe places stanch's probe in a live process and reads its books:
+// who allocates what, by stack, and which of it is still held.
+//
+// The probe is a few kilobytes of freestanding machine code (probe/ at the
+// root) and its tables, all private anonymous memory of the target. The
+// allocator's functions get a jump at their start that leads through it; it
+// samples, records what it is told to, and never calls the system, waits or
+// fails. Everything else is done from here, from outside: finding the
+// allocator, moving its first instructions, compiling unwind tables, reading.
+//
+// The target survives whatever happens to stanch. The hooks go quiet when
+// their lease is not renewed for five seconds, and in forked children at once
+// (MADV_WIPEONFORK, Linux 4.14). [Detach] removes what a killed stanch left.
+package probe
+
+import (
+	"errors"
+	"time"
+
+	"stanch/internal/leak"
+	"stanch/internal/proc"
+)
+
+//go:generate go run ../../../probe/gen.go
+
+// Errors that callers act on, beside ErrNoAllocator and those of proc and
+// ptrace.
+var (
+	// ErrNoRoom: the books do not fit into the memory that the target can
+	// spare, or that Options.MaxMemory allows.
+	ErrNoRoom = errors.New("not enough memory for the probe")
+	// ErrPlaced: a stanch that still runs has its probe in the target.
+	ErrPlaced = errors.New("another stanch watches this process")
+	// ErrBusy: the target was never at a point at which its code could be
+	// changed or the probe's memory be given back. Nothing was changed.
+	ErrBusy = errors.New("no safe moment was found")
+)
+
+// DefaultSampleBytes is the mean number of bytes between two samples.
+const DefaultSampleBytes = 512 << 10
+
+// Options shape a probe. Atlas and Clock are needed; zero values of the others
+// mean the defaults.
+type Options struct {
+	Atlas       *leak.Atlas
+	Clock       *proc.Clock
+	SampleBytes uint64        // mean bytes between samples: 512 KiB; at most 64 GiB
+	NoSampling  bool          // record only what Aim says
+	Aim         leak.Aim      // sizes that are recorded each time
+	MaxMemory   uint64        // bytes in the target: the smaller of 64 MiB and 5 % of its headroom
+	MaxOverhead float64       // CPU of the hooks as a share of the target's: 0.03; negative for no limit
+	MaxPause    time.Duration // all stops of one placement or removal together: 250 ms
+	MaxFrames   int           // of a stack: 64, which is also the most
+	Every       time.Duration // between two looks at the books: 1 s
+}
+
+func (o Options) withDefaults() Options {
+	if o.SampleBytes == 0 {
+		o.SampleBytes = DefaultSampleBytes
+	}
+	o.SampleBytes = min(o.SampleBytes, 64<<30)
+	if o.MaxOverhead == 0 {
+		o.MaxOverhead = 0.03
+	}
+	if o.MaxPause <= 0 {
+		o.MaxPause = 250 * time.Millisecond
+	}
+	if o.MaxFrames <= 0 || o.MaxFrames > wMaxFrames {
+		o.MaxFrames = wMaxFrames
+	}
+	if o.Every <= 0 {
+		o.Every = time.Second
+	}
+	return o
+}
+
+// Placement says what a placement did.
+type Placement struct {
+	Allocator string          // "glibc 2.36", "jemalloc", "musl", ...
+	Module    string          // path of the file that provides it
+	Functions []string        // what is hooked, as symbols
+	Notes     []string        // what cannot be seen, as sentences
+	Pauses    []time.Duration // how long the target stood still, each time
+	Memory    uint64          // bytes the probe may occupy in the target
+}
+
+// renewal is how often Watch tells the hooks that stanch lives, and the time.
+const renewal = 250 * time.Millisecond
+
+// leaseTime is how long the hooks record without hearing from stanch.
+const leaseTime = 5 * time.Second

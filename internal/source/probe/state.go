@@ -1,0 +1,89 @@
+package probe
+
+import (
+	"crypto/rand"
+	"errors"
+
+	"stanch/internal/unwind"
+)
+
+func (p *Probe) putBooks(modules []unwind.Module) error {
+	t := &p.data
+	p.code.next, p.code.end = t.rows, t.rowsEnd
+	list, err := p.code.write(p.mem, modules)
+	if err != nil {
+		return err
+	}
+	if err := p.mem.put(t.modules[0], list); err != nil {
+		return err
+	}
+	b := make([]byte, wBooksSize)
+	order.PutUint64(b[wBooksMagic:], magic)
+	order.PutUint32(b[wBooksVersion:], wProbeVersion)
+	for off, v := range map[int]uint64{
+		wBooksLength: t.size, wBooksBuckets: t.buckets, wBooksBucketMask: t.bucketCount - 1,
+		wBooksStacks: t.stacks, wBooksStackMask: t.stackCount - 1, wBooksFrames: t.frames, wBooksFramesMax: t.frameCount,
+		wBooksScratch: t.scratch, wBooksNotes: t.notes, wBooksCache: t.cache, wBooksModule: t.modules[0], wBooksModule + 8: t.modules[1],
+	} {
+		order.PutUint64(b[off:], v)
+	}
+	order.PutUint32(b[wBooksModules:], uint32(len(list)/wModuleSize))
+	order.PutUint32(b[wBooksMaxFrames:], uint32(p.o.MaxFrames))
+	return p.mem.put(t.start, b)
+}
+
+// putState writes struct state with the hooks off, and the aim.
+func (p *Probe) putState() error {
+	var seed [16]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return err
+	}
+	b := make([]byte, wStateAim)
+	order.PutUint64(b[wStateMagic:], magic)
+	order.PutUint32(b[wStateVersion:], wProbeVersion)
+	order.PutUint32(b[wStateGen:], order.Uint32(seed[:])|1)
+	order.PutUint64(b[wStateBooks:], p.data.start)
+	filter := uint64(filterSmall)
+	if len(p.o.Aim.Sizes) > 0 {
+		filter = filterLarge
+	}
+	order.PutUint64(b[wStateFilterMask:], filter-1)
+	p.books.means = p.means()
+	for i, mean := range p.books.means {
+		order.PutUint64(b[wStateMean+8*i:], mean)
+	}
+	order.PutUint64(b[wStateSeed:], order.Uint64(seed[8:]))
+	if err := p.mem.put(p.near().start, b); err != nil {
+		return err
+	}
+	if err := p.putAim(p.o.Aim); err != nil {
+		return err
+	}
+	return p.putRoom()
+}
+
+// putRoom says how much below a thread pointer surely is stack. glibc and musl
+// put the thread control block at the upper end of the stack's mapping, which
+// has at least PTHREAD_STACK_MIN (16 KiB, glibc's limits.h) bytes.
+func (p *Probe) putRoom() error {
+	room := uint64(wTcbRoomMax)
+	if p.musl {
+		room = 0 // PTHREAD_STACK_MIN is 2 KiB there
+	}
+	maps, err := p.t.Maps()
+	if err != nil {
+		return err
+	}
+	return errors.Join(put64(p.mem, p.state(wStateTcbRoom), room), p.putStacks(maps))
+}
+
+// means are the sampling intervals, each twice the one before.
+func (p *Probe) means() []uint64 {
+	m := make([]uint64, wMeans)
+	for i := range m {
+		if !p.o.NoSampling {
+			m[i] = min(p.o.SampleBytes<<i, 64<<30)
+		}
+	}
+	return m
+}

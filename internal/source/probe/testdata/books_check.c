@@ -1,0 +1,605 @@
+/* Runs the probe's C natively and checks it: the statistics of the sampler,
+ * the tables under threads, the walker on stacks made by hand. Prints one line
+ * a check; exits 1 when one fails. The test compiles it together with the sources in probe/. */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "probe.h"
+
+struct near near;
+static int failed;
+
+#define CHECK(ok, ...)                                                                                                 \
+  do {                                                                                                                 \
+    if (!(ok)) {                                                                                                       \
+      failed = 1;                                                                                                      \
+      printf("%s:%d: ", __FILE__, __LINE__);                                                                           \
+      printf(__VA_ARGS__);                                                                                             \
+      printf("\n");                                                                                                    \
+    }                                                                                                                  \
+  } while (0)
+
+static void *map(size_t n) {
+  void *p = mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) exit(2);
+  return p;
+}
+
+/* Counts the records. */
+static u64 live(const struct books *b) {
+  u64 n = 0;
+  for (u64 i = 0; i <= b->bucket_mask; i++)
+    for (int w = 0; w < WAYS; w++) n += ((struct bucket *)b->buckets)[i].key[w] != 0;
+  return n;
+}
+
+static struct books *new_books(u64 buckets, u64 stacks, u64 frames) {
+  struct books *b = map(1 << 20);
+  b->size = 1 << 20;
+  b->buckets = (u64)map(buckets * sizeof(struct bucket));
+  b->bucket_mask = buckets - 1;
+  b->stacks = (u64)map(stacks * sizeof(struct stack));
+  b->stack_mask = stacks - 1;
+  b->frames = (u64)map(frames * 8);
+  b->frames_max = frames;
+  b->cache = (u64)map(ROW_CACHE * sizeof(struct cached_row));
+  b->module[0] = (u64)map(2 * MODULES * sizeof(struct module));
+  b->module[1] = b->module[0] + MODULES * sizeof(struct module);
+  b->notes = (u64)map(sizeof(struct note) * NOTES * NOTEBOOKS);
+  b->max_frames = 64;
+  return b;
+}
+
+/* The intervals are exponential: mean and variance, and the share below a few
+ * quantiles, each within five standard errors. */
+static void check_interval(void) {
+  const u64 means[] = {1, 1000, 512 << 10, 3 << 20, 1ull << 30};
+  for (unsigned m = 0; m < sizeof means / sizeof *means; m++) {
+    u64 rng = 0x1234567 + m;
+    const int n = 400000;
+    double sum = 0, squares = 0, mean = (double)means[m];
+    int below[3] = {0};
+    const double at[3] = {0.1, 1, 3};
+    for (int i = 0; i < n; i++) {
+      double v = ((double)sample_interval(&rng, means[m]) + 0.5) / mean;
+      sum += v;
+      squares += v * v;
+      for (int q = 0; q < 3; q++) below[q] += v < at[q];
+    }
+    if (means[m] == 1) continue; /* rounding to whole bytes dominates */
+    CHECK(fabs(sum / n - 1) < 5 / sqrt(n), "mean %g: sample mean is %g", mean, sum / n);
+    CHECK(fabs(squares / n - 2) < 5 * sqrt(20.0 / n), "mean %g: second moment is %g", mean, squares / n);
+    for (int q = 0; q < 3; q++) {
+      double want = 1 - exp(-at[q]), have = (double)below[q] / n;
+      CHECK(fabs(want - have) < 5 * sqrt(want * (1 - want) / n), "mean %g: P(<%g) is %g, not %g", mean, at[q], have,
+            want);
+    }
+  }
+  u64 rng = 1;
+  CHECK(sample_interval(&rng, 0) > INT64_MAX / 4, "mean 0 is not never");
+}
+
+static void check_weight(void) {
+  const u64 means[] = {1, 4096, 512 << 10, 1ull << 35};
+  for (unsigned m = 0; m < sizeof means / sizeof *means; m++) {
+    for (double s = 0; s < 1e14; s = s * 1.37 + 1) {
+      u64 size = (u64)s;
+      double want = -1 / expm1(-((double)size + 1) / (double)means[m]);
+      double have = (double)sample_weight(size, means[m]) / WEIGHT_ONE;
+      CHECK(fabs(have - want) < 1e-5 + want * 1e-5, "size %llu mean %llu: weight %g, not %g", (unsigned long long)size,
+            (unsigned long long)means[m], have, want);
+    }
+  }
+  CHECK(sample_weight(123, 0) == WEIGHT_ONE, "weight without sampling");
+}
+
+/* The estimator as a whole: what the hooks do with a counter, weighted. */
+static void check_unbiased(void) {
+  const u64 sizes[] = {8, 16, 24, 100, 1000, 40000, 600000, 5000000};
+  const u64 mean = 64 << 10;
+  u64 rng = 99;
+  double n[8] = {0}, var[8] = {0};
+  i64 counter = sample_interval(&rng, mean);
+  const int rounds = 800000;
+  for (int i = 0; i < rounds; i++) {
+    unsigned k = (unsigned)i % 8;
+    counter -= (i64)sizes[k] + 1;
+    if (counter >= 0) continue;
+    double w = (double)sample_weight(sizes[k], mean) / WEIGHT_ONE;
+    n[k] += w;
+    var[k] += w * (w - 1); /* of a Horvitz-Thompson estimate */
+    counter = sample_interval(&rng, mean);
+  }
+  for (int k = 0; k < 8; k++)
+    CHECK(fabs(n[k] - rounds / 8.0) <= 5 * sqrt(var[k]) + 1, "size %llu: estimated %g of %g (deviation %g)",
+          (unsigned long long)sizes[k], n[k], rounds / 8.0, sqrt(var[k]));
+}
+
+static void check_live(void) {
+  struct books *b = new_books(1024, 64, 1024); /* 8192 records */
+  struct record r = {0}, old;
+  u64 n = 0;
+  for (u64 key = 0x10000; n < 7000; key += 16, n++) {
+    r.size_flags = key | 1ull << 56;
+    r.stack = (u32)n;
+    if (!live_insert(b, key, &r, &old)) break;
+    CHECK(old.size_flags == 0, "replaced something");
+  }
+  CHECK(n >= 6900, "full at %llu of 8192 records", (unsigned long long)n);
+  CHECK(live(b) == n, "live is %llu", (unsigned long long)live(b));
+  CHECK(live_insert(b, 0x10010, &r, &old) && old.stack == 1, "a second insert does not give the first");
+  CHECK(live(b) == n, "live counts the replacement");
+  CHECK(live_take(b, 0x10020, &r) && r.stack == 2 && r.size_flags == (0x10020 | 1ull << 56),
+        "take gives another record");
+  CHECK(!live_take(b, 0x10020, &r), "taken twice");
+  CHECK(!live_take(b, 0x30, &r), "found what is not there");
+  u64 more = 0;
+  for (u64 key = 1 << 30; more < 4000; key += 16, more++)
+    if (!live_insert(b, key, &r, &old)) break;
+  CHECK(live(b) <= 8192 && live(b) > 6800, "filled up to %llu", (unsigned long long)live(b));
+}
+
+struct job {
+  struct books *b;
+  u64 base;
+  u64 missing;
+};
+
+static void *hammer(void *arg) {
+  struct job *j = arg;
+  struct record r = {0}, old;
+  u64 frames[4] = {1, 2, 3, j->base};
+  for (int round = 0; round < 200; round++) {
+    for (u64 i = 0; i < 400; i++) {
+      r.size_flags = i | 1ull << 57;
+      r.stack = stack_intern(j->b, frames, 3 + (i & 1), 77 + i % 50 + (i & 1 ? j->base : 0), 0);
+      stack_acquired(j->b, r.stack, i, 0, 1);
+      if (!live_insert(j->b, j->base + i * 16, &r, &old)) j->missing++;
+    }
+    for (u64 i = 0; i < 400; i++) {
+      if (!live_take(j->b, j->base + i * 16, &r)) j->missing++;
+      if ((r.size_flags & 0xffff) != i) j->missing++;
+      stack_released(j->b, r.stack, r.size_flags & 0xffff, 0);
+    }
+  }
+  return 0;
+}
+
+static void check_threads(void) {
+  struct books *b = new_books(512, 1024, 65536);
+  pthread_t t[4];
+  struct job j[4];
+  for (u64 i = 0; i < 4; i++) {
+    j[i] = (struct job){b, 0x7f0000000000 + i * 0x100000, 0};
+    pthread_create(&t[i], 0, hammer, &j[i]);
+  }
+  u64 acquired = 0, released = 0, missing = 0;
+  for (int i = 0; i < 4; i++) {
+    pthread_join(t[i], 0);
+    missing += j[i].missing;
+  }
+  for (u64 i = 0; i <= b->stack_mask; i++) {
+    struct stack *s = (struct stack *)b->stacks + i;
+    acquired += s->acq_n;
+    released += s->rel_n;
+    CHECK(s->acq_bytes == s->rel_bytes, "stack %llu: bytes differ", (unsigned long long)i);
+    CHECK(i < 2 || s->hash == 0 || s->n == 3 || s->n == 4, "stack %llu has %d frames", (unsigned long long)i, s->n);
+  }
+  CHECK(missing == 0, "%llu records missing", (unsigned long long)missing);
+  CHECK(live(b) == 0, "%llu records left", (unsigned long long)live(b));
+  CHECK(acquired == 4 * 200 * 400 && released == acquired, "acquired %llu released %llu", (unsigned long long)acquired,
+        (unsigned long long)released);
+  CHECK(b->lost_stacks == 0, "stacks lost");
+}
+
+static void check_full(void) {
+  struct books *b = new_books(16, 64, 100);
+  u64 frames[10] = {0};
+  for (u64 i = 0; i < 200; i++) {
+    frames[0] = i + 1;
+    u32 s = stack_intern(b, frames, 10, i * 0x9e3779b97f4a7c15ull, STACK_EXACT);
+    CHECK(s >= 1 && s <= b->stack_mask, "stack %u", s);
+    stack_acquired(b, s, 10, 0, 0);
+  }
+  u64 n = 0;
+  for (u64 i = 0; i <= b->stack_mask; i++) n += ((struct stack *)b->stacks)[i].acq_n;
+  CHECK(n == 200, "%llu of 200 counted", (unsigned long long)n);
+  CHECK(b->lost_stacks > 0, "loss not counted");
+}
+
+static void filter(void) {
+  u8 cell = 0;
+  for (int i = 0; i < 100; i++) filter_add(&cell);
+  for (int i = 0; i < 99; i++) filter_drop(&cell);
+  CHECK(cell == 1, "filter is %d", cell);
+  for (int i = 0; i < 1000; i++) filter_add(&cell);
+  for (int i = 0; i < 1000; i++) filter_drop(&cell);
+  CHECK(cell == 128, "a full filter cell is %d", cell);
+}
+
+static const struct row rows[] = {
+    {0x000, 8, CFA_SP, 0, 0},                /* leaf: return address at sp */
+    {0x100, 16, CFA_SP, 0, -16},             /* rbp pushed */
+    {0x200, 16, CFA_BP, 0, -16},             /* rbp frame */
+    {0x300, 0, CFA_NONE, 0, 0},              /* unknown */
+    {0x400, 8, CFA_SP, ROW_OUTERMOST, 0},    /* the end */
+    {0x500, 0, CFA_FRAME, 0, 0},             /* assumed frame pointer */
+    {0x600, 160, CFA_SIGNAL, ROW_SIGNAL, 0}, /* signal frame */
+    {0x700, -8, CFA_DEREF, 2, -16},          /* realigned */
+    {0x800, 0, CFA_OTHER, 0, 0},
+};
+
+static void check_walk(void) {
+  struct books *b = new_books(16, 64, 100);
+  struct module *m = (struct module *)b->module[0];
+  m[0] = (struct module){0x1000, 0x1010, 0x1000, 0, 0, 0};
+  u64 at = (u64)b + (1 << 19); /* rows are part of the data range */
+  memcpy((void *)at, rows, sizeof rows);
+  m[1] = (struct module){0x40000, 0x41000, 0x40000, at, sizeof rows / sizeof *rows, 0};
+  m[2] = (struct module){0x50000, 0x51000, 0x50000, 0, 0, 0};
+  b->modules[0] = 3;
+  static u64 st[64];
+  u64 out[MAX_FRAMES], hash, again;
+  u64 top = (u64)&st[64];
+  bool cut;
+
+  /* hook <- leaf-like 0x40010 <- rbp frame 0x40210 <- end 0x40410 */
+  memset(st, 0, sizeof st);
+  st[0] = 0x40010;
+  st[1] = 0x40210; /* return of the first, CFA = &st[2] */
+  st[10] = 0x1234; /* saved rbp */
+  st[11] = 0x40410;
+  u32 n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  CHECK(n == 3 && out[0] == 0x40010 && out[1] == 0x40210 && out[2] == 0x40410 && !cut, "plain walk: %u frames", n);
+  for (int i = 0; i < 3; i++) {
+    CHECK(stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &again, &cut, 0) == 3 && again == hash,
+          "not the same with the cache");
+  }
+  b->epoch = 1;
+  stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &again, &cut, 0);
+  CHECK(again != hash, "another epoch gives the same hash");
+
+  /* Every limit gives a shorter stack and never reads past it. */
+  for (u64 limit = (u64)&st[0]; limit < top; limit += 8) {
+    n = stack_walk(b, (u64)&st[0], (u64)&st[10], limit, out, &hash, &cut, 0);
+    CHECK(n <= 3 && (n == 3) == (limit >= (u64)&st[12]), "limit %lu: %u frames", (limit - (u64)&st[0]) / 8, n);
+  }
+  /* A bad rbp stops the walk. */
+  n = stack_walk(b, (u64)&st[0], 1, top, out, &hash, &cut, 0);
+  CHECK(n == 2 && cut, "bad rbp: %u frames", n);
+  /* Unknown code, code without rows, code outside of all modules. */
+  const u64 unknown[] = {0x40310, 0x50010, 0x60000, 0x40810, 0};
+  for (int i = 0; i < 5; i++) {
+    st[0] = unknown[i];
+    n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+    CHECK(n == 1 && cut, "unknown %#lx: %u frames", unknown[i], n);
+  }
+  /* Assumed frame pointers. */
+  st[0] = 0x40510;
+  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  CHECK(n == 2 && out[1] == 0x40410 && !cut, "frame pointer: %u frames", n);
+  n = stack_walk(b, (u64)&st[4], (u64)&st[2], top, out, &hash, &cut, 0);
+  /* rbp below sp is refused; st[4] is 0, which no module holds. */
+  CHECK(n == 1 && cut, "frame pointer below the stack pointer: %u frames", n);
+  /* A signal frame: the handler returns to 0x40610, interrupted at 0x40410. */
+  st[0] = 0x40611;
+  u64 *uc = &st[1];
+  uc[20] = (u64)&st[40]; /* rsp at 160 */
+  uc[21] = 0x40400;      /* rip */
+  uc[15] = 0x77;         /* rbp */
+  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+  CHECK(n == 2 && out[1] == 0x40401 && !cut, "signal frame: %u frames, %#lx", n, out[1]);
+  uc[20] = 0x1000; /* another stack */
+  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+  CHECK(n == 1 && cut, "signal frame to another stack: %u frames", n);
+  /* A realigned frame. */
+  st[0] = 0x40710;
+  st[9] = (u64)&st[20];
+  st[8] = 0x99;
+  st[19] = 0x40410;
+  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  CHECK(n == 2 && out[1] == 0x40410 && !cut, "realigned: %u frames", n);
+  /* Rows outside of the books are not believed. */
+  b->epoch = 2;
+  m[1].rows = (u64)b + b->size - 8;
+  st[0] = 0x40010;
+  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  CHECK(n == 1 && cut, "rows outside: %u frames", n);
+  m[1].rows = at;
+  /* Endless recursion ends at max_frames. */
+  for (int i = 0; i < 64; i++) st[i] = 0x40010;
+  b->max_frames = 20;
+  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+  CHECK(n == 20 && cut, "recursion: %u frames", n);
+}
+
+/* A noted walk holds as long as everything that it read is the same. */
+static void check_notes(void) {
+  struct books *b = new_books(16, 64, 100);
+  struct module *m = (struct module *)b->module[0];
+  u64 at = (u64)b + (1 << 19);
+  memcpy((void *)at, rows, sizeof rows);
+  m[0] = (struct module){0x40000, 0x41000, 0x40000, at, sizeof rows / sizeof *rows, 0};
+  b->modules[0] = 1;
+  static u64 st[64];
+  u64 out[MAX_FRAMES], hash, sp = (u64)&st[0], bp = (u64)&st[10], top = (u64)&st[64];
+  bool cut;
+  u32 notebook = 0;
+  st[0] = 0x40010;
+  st[1] = 0x40210;
+  st[10] = 0x1234;
+  st[11] = 0x40410;
+  struct note *n = note_of(b, &notebook, sp);
+  CHECK(n && notebook == 1 && n->sp == 0 && !note_holds(b, n, sp, bp, top), "an empty note holds");
+  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, n) == 3 && n->words == 4, "%u words noted", n->words);
+  CHECK(note_of(b, &notebook, sp) == n && note_holds(b, n, sp, bp, top), "the note does not hold");
+  /* Each word it read, and nothing else, makes a difference. */
+  for (int i = 0; i < 64; i++) {
+    bool matters = i == 0 || i == 1 || i == 10 || i == 11;
+    st[i] ^= 0x80;
+    CHECK(note_holds(b, n, sp, bp, top) == !matters, "word %d", i);
+    st[i] ^= 0x80;
+  }
+  CHECK(!note_holds(b, n, sp, bp + 8, top) && !note_holds(b, n, sp + 8, bp, top), "other registers");
+  CHECK(!note_holds(b, n, sp, bp, top - 8), "another limit");
+  b->tables++;
+  CHECK(!note_holds(b, n, sp, bp, top), "other tables");
+  for (int i = 0; i < 64; i++) st[i] = 0x40010;
+  n = note_of(b, &notebook, sp);
+  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, n) == 64 && note_holds(b, n, sp, bp, top), "64 frames");
+  u32 other = 0;
+  for (int i = 0; i < NOTEBOOKS + 5; i++, other = 0) note_of(b, &other, sp);
+  CHECK(note_of(b, &other, sp) == 0, "more notebooks than there are");
+}
+
+/* The hooks' C, called as entry_amd64.S does. near is this program's. */
+u32 probe_enter(struct frame *f);
+void probe_leave(struct frame *f);
+
+struct call {
+  struct frame f;
+  u64 stack[8]; /* what lies above the frame: the return address first */
+};
+
+static struct call *call_at(char *sp, u32 class, u64 a, u64 b, u32 flags) {
+  struct call *c = (struct call *)sp;
+  memset(c, 0, sizeof *c);
+  c->f.rdi = a;
+  c->f.rsi = b;
+  c->f.info = class << INFO_CLASS_SHIFT | flags;
+  return c;
+}
+
+static void returns(struct call *c, u64 result) {
+  c->f.result = result;
+  probe_leave(&c->f);
+}
+
+static struct slot *my_slot(void) {
+  u64 fs;
+  __asm__("mov %%fs:0, %0" : "=r"(fs));
+  for (u32 i = 0; i < SLOTS; i++)
+    if ((near.slot[i].owner & ~1ull) == fs) return &near.slot[i];
+  return 0;
+}
+
+static struct stack *sum(struct books *b) {
+  static struct stack all;
+  memset(&all, 0, sizeof all);
+  for (u64 i = 0; i <= b->stack_mask; i++) {
+    struct stack *s = (struct stack *)b->stacks + i;
+    all.acq_n += s->acq_n;
+    all.acq_bytes += s->acq_bytes;
+    all.rel_n += s->rel_n;
+    all.rel_bytes += s->rel_bytes;
+  }
+  return &all;
+}
+
+static void check_hooks(void) {
+  static char stack[1 << 16] __attribute__((aligned(4096)));
+  struct books *b = new_books(64, 64, 1024);
+  b->scratch = (u64)map((u64)SLOTS * MAX_FRAMES * 8);
+  struct state *st = &near.state;
+  struct record r;
+
+  /* Zeros, as a forked child sees them: nothing happens. */
+  struct call *c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 0 && my_slot() == 0, "a hook works on zeros");
+
+  st->on = 1;
+  st->gen = 7;
+  st->lease[0] = st->lease[1] = ~0ull;
+  st->books = (u64)b;
+  st->filter_mask = 0xffff;
+  st->mean[0] = 1 << 20;
+  st->seed = 1;
+  st->aims = 1;
+  st->aim[0].min = 100;
+  st->aim[0].max = 103;
+  near.aim[(100 + 7) >> 4] = 1;
+
+  /* An aimed block is recorded, its neighbour in size is not. */
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 2, "100 bytes are not recorded");
+  CHECK((my_slot()->owner & 1) == 1, "not busy");
+  returns(c, 0x1000);
+  CHECK((my_slot()->owner & 1) == 0 && my_slot()->busy == 0, "still busy");
+  CHECK(live(b) == 1 && near.filter[0x100] == 1, "live %lu filter %d", live(b), near.filter[0x100]);
+  my_slot()->counter = 1 << 30;
+  c = call_at(stack + 30000, CLASS_ALLOC, 104, 0, 0);
+  CHECK(probe_enter(&c->f) == 0, "104 bytes are recorded");
+  CHECK(my_slot()->counter == (1 << 30) - 105, "not counted: %ld", my_slot()->counter);
+  c = call_at(stack + 30000, CLASS_ALLOC, 104, 0, INFO_COUNTED);
+  CHECK(probe_enter(&c->f) == 0 && my_slot()->counter == (1 << 30) - 105, "counted twice");
+
+  /* What runs out of its counter is sampled, with the interval it had. */
+  my_slot()->counter = -1;
+  st->mean[1] = 1 << 21;
+  st->mean_now = 1;
+  c = call_at(stack + 30000, CLASS_CALLOC, 100, 20, INFO_COUNTED);
+  CHECK(probe_enter(&c->f) == 1 && c->f.size == 2000 && c->f.mean == 0, "not sampled");
+  returns(c, 0x2000);
+  CHECK(my_slot()->counter >= 0 && my_slot()->mean == 1, "no new interval");
+  CHECK(live(b) == 2, "live %lu", live(b));
+
+  /* An allocation that fails leaves nothing behind. */
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 2, "not watched");
+  returns(c, 0);
+  CHECK(live(b) == 2 && (my_slot()->owner & 1) == 0, "a failure is recorded");
+
+  /* realloc: the old record goes first, and comes back when it fails. */
+  c = call_at(stack + 30000, CLASS_REALLOC, 0x1000, 50, 0);
+  CHECK(probe_enter(&c->f) == 3 && live(b) == 1, "realloc of a recorded block");
+  CHECK(near.filter[0x100] == 0, "the filter still holds it");
+  returns(c, 0);
+  CHECK(live(b) == 2 && near.filter[0x100] == 1, "the record is not back");
+  struct stack *s = sum(b);
+  CHECK(s->rel_n == 0, "a release was counted");
+  c = call_at(stack + 30000, CLASS_REALLOC, 0x1000, 101, 0);
+  CHECK(probe_enter(&c->f) == 2 && live(b) == 1, "realloc to an aimed size");
+  returns(c, 0x3000);
+  s = sum(b);
+  CHECK(live(b) == 2 && s->rel_n == 1 && s->rel_bytes == 100, "released %lu, %lu bytes", s->rel_n, s->rel_bytes);
+  c = call_at(stack + 30000, CLASS_REALLOC, 0x3000, 0, 0);
+  CHECK(probe_enter(&c->f) == 3, "realloc to nothing");
+  returns(c, 0);
+  CHECK(live(b) == 1 && sum(b)->rel_n == 2, "realloc to nothing does not release");
+
+  /* posix_memalign stores its result. */
+  u64 out = 0x4000;
+  c = call_at(stack + 30000, CLASS_POSIX, (u64)&out, 64, INFO_FRAMED);
+  c->f.rdx = 102;
+  CHECK(probe_enter(&c->f) == 2, "posix_memalign");
+  returns(c, 12); /* ENOMEM */
+  CHECK(live(b) == 1, "a failure is recorded");
+  c = call_at(stack + 30000, CLASS_POSIX, (u64)&out, 64, INFO_FRAMED);
+  c->f.rdx = 102;
+  probe_enter(&c->f);
+  returns(c, 0);
+  CHECK(live(b) == 2 && live_take(b, 0x4000, &r), "posix_memalign is not recorded");
+
+  /* A call inside a call, from below on the same stack, keeps out; a release
+   * does not. */
+  c = call_at(stack + 30000, CLASS_ALIGN, 64, 100, INFO_FRAMED);
+  CHECK(probe_enter(&c->f) == 2, "aligned");
+  struct call *in = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&in->f) == 0, "a nested call is recorded");
+  in = call_at(stack + 20000, CLASS_FREE, 0x2000, 0, 0);
+  CHECK(probe_enter(&in->f) == 0 && live(b) == 0, "a nested release is not seen");
+  CHECK(my_slot()->owner & 1, "the nested call left for the outer one");
+  returns(c, 0x5000);
+  CHECK(live(b) == 1 && (my_slot()->owner & 1) == 0, "the outer call");
+
+  /* A hook that siglongjmp took away: the next call from above on the same
+   * stack heals it. */
+  my_slot()->lo = (u64)stack;
+  my_slot()->hi = (u64)stack + sizeof stack;
+  c = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 2, "to be abandoned");
+  c = call_at(stack + 19000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 0, "below: looks nested");
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 2, "above: heals");
+  returns(c, 0x6000);
+  CHECK(live(b) == 2 && (my_slot()->owner & 1) == 0, "healed");
+  /* On another stack nothing can be compared. */
+  static char other[8192] __attribute__((aligned(4096)));
+  c = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
+  probe_enter(&c->f);
+  in = call_at(other + 1000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&in->f) == 0, "another stack");
+  returns(c, 0x7000);
+
+  /* Switched off and on while the original ran: keep out. */
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  probe_enter(&c->f);
+  st->gen = 9;
+  u64 had = live(b);
+  returns(c, 0x8000);
+  CHECK(live(b) == had, "recorded under another gen");
+  memset(near.slot, 0, sizeof near.slot);
+
+  /* A release that nobody saw: the new block replaces the old record. */
+  for (int i = 0; i < 2; i++) {
+    c = call_at(stack + 30000, CLASS_ALLOC, 103, 0, 0);
+    probe_enter(&c->f);
+    returns(c, 0x9000);
+  }
+  CHECK(b->stale == 1 && live(b) == had + 1, "stale %lu live %lu", b->stale, live(b));
+
+  /* Sizes that no memory has, and odd addresses. */
+  c = call_at(stack + 30000, CLASS_CALLOC, 1ull << 40, 1ull << 40, 0);
+  CHECK(probe_enter(&c->f) == 0, "an overflowing size");
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  probe_enter(&c->f);
+  returns(c, 0xa001);
+  CHECK(b->lost_live == 1 && live(b) == had + 1, "an odd address");
+
+  /* The lease. */
+  st->lease[0] = 1;
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 2, "one word of the lease is enough");
+  returns(c, 0);
+  st->lease[1] = 1;
+  for (int i = 0; i < 16 && st->on; i++) { /* one call in so many looks */
+    c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+    if (probe_enter(&c->f)) returns(c, 0);
+  }
+  CHECK(st->on == 0 && st->lapsed == 1, "the lease is over");
+
+  /* A child of fork in the middle of a call: all zeros. */
+  memset(&near, 0, sizeof near);
+  st->on = 1;
+  c = call_at(stack + 30000, CLASS_FREE, 0x1000, 0, 0);
+  CHECK(probe_enter(&c->f) == 0, "zeros");
+  memset(&c->f, 0, sizeof c->f);
+  returns(c, 0x1000);
+}
+
+static void *claim(void *arg) {
+  struct call *c = call_at((char *)arg, CLASS_ALLOC, 1 << 20, 0, 0);
+  probe_enter(&c->f);
+  return my_slot();
+}
+
+/* Threads get a slot each; one that finds none passes. */
+static void check_slots(void) {
+  static char stack[4096] __attribute__((aligned(4096)));
+  struct books *b = new_books(64, 64, 64);
+  memset(&near, 0, sizeof near);
+  near.state.on = 1;
+  near.state.books = (u64)b;
+  near.state.lease[0] = ~0ull;
+  near.state.seed = 1;
+  void *mine = claim(stack);
+  CHECK(mine != 0 && claim(stack) == mine, "a thread has another slot");
+  pthread_t t;
+  void *theirs = 0;
+  pthread_create(&t, 0, claim, stack);
+  pthread_join(t, &theirs);
+  CHECK(theirs != 0 && theirs != mine, "two threads share a slot");
+  memset(near.slot, 0xee, sizeof near.slot);
+  CHECK(claim(stack) == 0 && near.state.no_slot == 1, "no slot was free");
+}
+
+int main(void) {
+  check_notes();
+  check_hooks();
+  check_slots();
+  check_interval();
+  check_weight();
+  check_unbiased();
+  check_live();
+  check_threads();
+  check_full();
+  filter();
+  check_walk();
+  if (!failed) printf("ok\n");
+  return failed;
+}

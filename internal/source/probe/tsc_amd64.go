@@ -1,0 +1,96 @@
+package probe
+
+import (
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"stanch/internal/proc"
+)
+
+// rdtsc reads the time stamp counter, which the hooks tell the time by.
+func rdtsc() uint64
+
+// clock relates the counter to the observation's clock.
+type clock struct {
+	c *proc.Clock
+
+	mu   sync.Mutex
+	tsc0 uint64        // at at0
+	at0  time.Duration // of the observation
+	hz   float64       // ticks a second, from the longest distance measured
+}
+
+// startClock takes the first pair of readings.
+func startClock(c *proc.Clock) *clock {
+	k := &clock{c: c}
+	k.tsc0, k.at0 = k.both()
+	return k
+}
+
+// both reads the two clocks close together: the best of a few tries.
+func (k *clock) both() (tsc uint64, at time.Duration) {
+	best := ^uint64(0)
+	for range 5 {
+		before := rdtsc()
+		now := k.c.Now()
+		if after := rdtsc(); after-before < best {
+			best, tsc, at = after-before, before+(after-before)/2, now
+		}
+	}
+	return tsc, at
+}
+
+// tune measures again. Both clocks may stop or jump when the machine sleeps;
+// then the pair starts anew.
+func (k *clock) tune() {
+	tsc, at := k.both()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	passed := (at - k.at0).Seconds()
+	if tsc <= k.tsc0 || passed <= 0 {
+		k.tsc0, k.at0 = tsc, at
+		return
+	}
+	hz := float64(tsc-k.tsc0) / passed
+	if k.hz != 0 && (hz < k.hz*0.9 || hz > k.hz*1.1) {
+		k.tsc0, k.at0 = tsc, at
+		return
+	}
+	k.hz = hz
+}
+
+// ready waits until the distance is long enough to know hz to a thousandth.
+func (k *clock) ready() {
+	for k.c.Now()-k.at0 < 10*time.Millisecond {
+		time.Sleep(time.Millisecond)
+	}
+	k.tune()
+}
+
+// after is the counter's value when d will have passed.
+func (k *clock) after(d time.Duration) uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return rdtsc() + uint64(d.Seconds()*k.hz)
+}
+
+// seconds converts ticks.
+func (k *clock) seconds(ticks float64) float64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return ticks / k.hz
+}
+
+// steady reports whether the kernel trusts the counter: it runs at one speed
+// (constant_tsc), also while the processor sleeps (nonstop_tsc).
+func steady(r proc.Root) bool {
+	b, err := os.ReadFile(string(r) + "/cpuinfo")
+	if err != nil {
+		return false
+	}
+	_, flags, _ := strings.Cut(string(b), "\nflags")
+	flags, _, _ = strings.Cut(flags, "\n")
+	return strings.Contains(flags, " constant_tsc") && strings.Contains(flags, " nonstop_tsc")
+}

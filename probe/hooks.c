@@ -1,0 +1,302 @@
+/* The slow paths: an allocation that is sampled or aimed at, and every
+ * operation on a block that may have a record.
+ *
+ * A hook never waits, never calls the system and never fails: when something
+ * is missing, the original runs alone. In a forked child struct near reads as
+ * zeros, even in the middle of a hook (a signal handler may fork); so each
+ * pointer is loaded once, and zeros lead nowhere. */
+#include "probe.h"
+
+extern struct near near __attribute__((visibility("hidden")));
+
+enum { WATCH_NOT = 0, WATCH_SAMPLE = 1, WATCH_EXACT = 2, WATCH_AROUND = 3 };
+
+#define SIZE_MAX_SANE (1ull << 46) /* more than an address space: the original will refuse it */
+
+static inline u64 thread_pointer(void) {
+  u64 fs;
+  __asm__("mov %%fs:0, %0" : "=r"(fs));
+  return fs;
+}
+
+static inline u64 stack_pointer(const struct frame *f) { return (u64)(f + 1); }
+
+static u32 slot_number(const struct slot *s) { return (u32)(s - near.slot); }
+
+/* This thread's slot; a new one when it has none yet; null when all places
+ * that its hash allows are taken. */
+static struct slot *slot_of(u64 fs) {
+  u64 home = (fs * 0x9e3779b97f4a7c15ull) >> 52;
+  for (u64 i = 0; i < 16; i++) {
+    struct slot *s = &near.slot[(home ^ i) % SLOTS];
+    if ((load(&s->owner) | 1) == (fs | 1)) return s;
+  }
+  for (u64 i = 0; i < 16; i++) {
+    struct slot *s = &near.slot[(home ^ i) % SLOTS];
+    if (load(&s->owner) != 0 ||
+        !__atomic_compare_exchange_n(&s->owner, &(u64){0}, fs | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+      continue;
+    s->busy = 0;
+    s->lo = s->hi = 0;
+    s->notebook = 0;
+    s->rng = (fs ^ near.state.seed) * 0x9e3779b97f4a7c15ull | 1;
+    s->mean = load(&near.state.mean_now) % MEANS;
+    s->counter = sample_interval(&s->rng, near.state.mean[s->mean]);
+    store(&s->owner, fs);
+    return s;
+  }
+  return 0;
+}
+
+static u64 stack_limit(const struct slot *s, u64 fs, u64 sp) {
+  const struct state *st = &near.state;
+  if (sp >= load(&st->main_lo) && sp < load(&st->main_hi)) return load(&st->main_hi);
+  if (sp >= load(&s->lo) && sp < load(&s->hi)) return load(&s->hi);
+  /* A thread that stanch has not seen yet: its stack ends at its thread
+   * control block, and is at least this large. */
+  if (sp < fs && fs - sp < load(&st->tcb_room)) return fs;
+  return (sp | 4095) + 1;
+}
+
+/* Whether the hook that set busy is gone without leaving: siglongjmp took its
+ * frame away. Only frames of one stack can be compared. */
+static bool abandoned(const struct slot *s, u64 fs, u64 sp) {
+  u64 busy = load(&s->busy);
+  return busy == 0 || (sp >= busy && sp < stack_limit(s, fs, busy));
+}
+
+static void set_busy(struct slot *s, u64 fs, u64 sp) {
+  store(&s->busy, sp);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  store(&s->owner, fs | 1);
+}
+
+static void clear_busy(struct slot *s, u64 fs, u64 sp) {
+  if (load(&s->busy) != sp || load(&s->owner) != (fs | 1)) return;
+  store(&s->busy, 0);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  store(&s->owner, fs);
+}
+
+static bool lease_over(u64 now) {
+  struct state *st = &near.state;
+  if (now <= load(&st->lease[0]) || now <= load(&st->lease[1])) return false;
+  store(&st->on, 0);
+  store(&st->lapsed, 1);
+  return true;
+}
+
+static bool aimed(u64 size) {
+  const struct state *st = &near.state;
+  u64 class = (size + 7) >> 4;
+  if (class < AIM_CLASSES && near.aim[class] == 0) return false;
+  u32 n = load(&st->aims);
+  for (u32 i = 0; i < n && i < AIMS; i++)
+    if (size >= st->aim[i].min && size <= st->aim[i].max) return true;
+  return false;
+}
+
+static u64 weight_of(u64 size_flags) {
+  if (size_flags >> 56 & REC_EXACT) return 0; /* counted plainly */
+  return sample_weight(size_flags & 0xffffffffffffull, near.state.mean[(size_flags >> 48 & 0xff) % MEANS]);
+}
+
+static void released(struct books *b, u32 stack, u64 size_flags) {
+  stack_released(b, stack, size_flags & 0xffffffffffffull, weight_of(size_flags));
+}
+
+static bool take(struct books *b, u64 key, struct record *r) {
+  u8 *cell = &near.filter[filter_index(key, near.state.filter_mask) % FILTER_MAX];
+  if (key == 0 || load(cell) == 0 || !live_take(b, key, r)) return false;
+  filter_drop(cell);
+  return true;
+}
+
+static bool put(struct books *b, u64 key, const struct record *r) {
+  struct record old;
+  u8 *cell = &near.filter[filter_index(key, near.state.filter_mask) % FILTER_MAX];
+  if (key & 1) { /* no allocator gives odd addresses; keys use the bit */
+    add(&b->lost_live, 1);
+    return false;
+  }
+  filter_add(cell); /* before the record: a free in between must see it */
+  if (!live_insert(b, key, r, &old)) {
+    filter_drop(cell);
+    add(&b->lost_live, 1);
+    return false;
+  }
+  if (old.size_flags != 0) {
+    filter_drop(cell);
+    add(&b->stale, 1);
+    released(b, old.stack, old.size_flags);
+  }
+  return true;
+}
+
+static void enter_free(struct frame *f, struct books *b, struct slot *s, u64 fs) {
+  u64 sp = stack_pointer(f);
+  bool mine = s && !(load(&s->owner) & 1);
+  if (mine) set_busy(s, fs, sp);
+  struct record r;
+  if (take(b, f->rdi, &r)) {
+    released(b, r.stack, r.size_flags);
+    if (s) s->releases++;
+  }
+  if (mine) clear_busy(s, fs, sp);
+}
+
+static bool resizes(u32 class) { return class == CLASS_REALLOC || class == CLASS_REALLOCN; }
+
+static u64 requested(const struct frame *f, u32 class) {
+  u64 n;
+  switch (class) {
+  case CLASS_CALLOC: return __builtin_mul_overflow(f->rdi, f->rsi, &n) ? ~0ull : n;
+  case CLASS_REALLOCN: return __builtin_mul_overflow(f->rsi, f->rdx, &n) ? ~0ull : n;
+  case CLASS_ALIGN:
+  case CLASS_REALLOC: return f->rsi;
+  case CLASS_POSIX: return f->rdx;
+  }
+  return f->rdi;
+}
+
+/* Whether this request is recorded, and why. Counts its bytes. */
+static u32 decide(struct frame *f, struct slot *s) {
+  if (aimed(f->size)) return WATCH_EXACT;
+  if (!(f->info & INFO_COUNTED)) s->counter -= (i64)f->size + 1;
+  if (s->counter >= 0) return WATCH_NOT;
+  f->mean = s->mean % MEANS;
+  s->mean = load(&near.state.mean_now) % MEANS;
+  if (s->rng == 0) s->rng = 1;
+  s->counter = sample_interval(&s->rng, near.state.mean[s->mean]);
+  return near.state.mean[f->mean] ? WATCH_SAMPLE : WATCH_NOT;
+}
+
+static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs) {
+  u32 class = f->info >> INFO_CLASS_SHIFT & 0xff;
+  u64 sp = stack_pointer(f);
+  f->size = requested(f, class);
+  f->old_key = 0;
+  f->mean = 0;
+  if (f->size > SIZE_MAX_SANE) return WATCH_NOT;
+  if ((load(&s->owner) & 1) && !abandoned(s, fs, sp)) return WATCH_NOT; /* a call inside a call */
+  s->calls++;
+  f->watch = decide(f, s);
+  if (f->watch == WATCH_SAMPLE && lease_over(rdtsc())) return WATCH_NOT;
+  if (resizes(class)) {
+    /* The old address may be given to another thread the moment the original
+     * frees it, so its end is noted first and taken back if that fails. */
+    struct record r;
+    if (take(b, f->rdi, &r)) {
+      f->old_key = f->rdi;
+      f->old_size_flags = r.size_flags;
+      f->old_stack = r.stack;
+      f->old_time = r.time;
+    }
+  }
+  if (f->watch == WATCH_NOT && (f->old_key != 0 || (f->info & INFO_FRAMED))) f->watch = WATCH_AROUND;
+  if (f->watch == WATCH_NOT) return WATCH_NOT;
+  f->slot = (u64)s;
+  f->gen = load(&near.state.gen);
+  set_busy(s, fs, sp);
+  return f->watch;
+}
+
+/* One call in TIMED reads the clock: to see whether stanch still lives, and how
+ * long hooks take. */
+#define TIMED 16
+
+/* A hook that took longer than this many ticks (about 40 us) was not running
+ * all the time: another thread had the processor. It tells nothing of cost. */
+#define INTERRUPTED (1u << 17)
+
+static void timed(struct slot *s, u64 cycles) {
+  if (cycles >= INTERRUPTED) return;
+  s->timed++;
+  s->cycles += cycles;
+}
+
+__attribute__((visibility("hidden"))) u32 probe_enter(struct frame *f) {
+  struct books *b = (struct books *)load(&near.state.books);
+  if (!b) return WATCH_NOT;
+  u64 fs = thread_pointer(), began = 0;
+  struct slot *s = slot_of(fs);
+  f->cycles = 0;
+  if (!s) {
+    if (lease_over(rdtsc())) return WATCH_NOT;
+    add(&near.state.no_slot, 1);
+  } else if (s->slow++ % TIMED == 0) {
+    began = rdtsc();
+    if (lease_over(began)) return WATCH_NOT;
+  }
+  u32 watch = WATCH_NOT;
+  if ((f->info >> INFO_CLASS_SHIFT & 0xff) == CLASS_FREE)
+    enter_free(f, b, s, fs);
+  else if (s)
+    watch = enter_alloc(f, b, s, fs);
+  if (began == 0) return watch;
+  f->cycles = rdtsc() - began + 1;
+  if (watch == WATCH_NOT) timed(s, f->cycles);
+  return watch;
+}
+
+/* The stack table's entry for the caller of this hook. */
+static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
+  u64 sp = stack_pointer(f), limit = stack_limit(s, fs, sp), hash;
+  struct note *note = note_of(b, &s->notebook, sp);
+  if (note && note_holds(b, note, sp, f->rbp, limit) && (note->flags & STACK_EXACT) == flags) {
+    if (note->flags & STACK_CUT) add(&b->cut, 1);
+    return note->stack;
+  }
+  u64 *frames = (u64 *)b->scratch + slot_number(s) % SLOTS * MAX_FRAMES;
+  bool cut;
+  u32 n = stack_walk(b, sp, f->rbp, limit, frames, &hash, &cut, note);
+  if (cut) {
+    add(&b->cut, 1);
+    flags |= STACK_CUT;
+  }
+  u32 stack = stack_intern(b, frames, n, hash, flags);
+  if (note) {
+    note->flags = flags;
+    note->stack = stack;
+    if (stack < 2) note->sp = 0; /* no room; there may be another time */
+  }
+  return stack;
+}
+
+static void record(const struct frame *f, struct books *b, struct slot *s, u64 fs, u64 key, u32 time) {
+  bool exact = f->watch == WATCH_EXACT;
+  struct record r = {
+      .size_flags = f->size | (u64)f->mean << 48 | (u64)(REC_LIVE | (exact ? REC_EXACT : 0)) << 56,
+      .stack = stack_of(f, b, s, fs, exact ? STACK_EXACT : 0),
+      .time = time,
+  };
+  if (put(b, key, &r)) stack_acquired(b, r.stack, f->size, weight_of(r.size_flags), time);
+}
+
+/* The result of the original: the new block, or 0. */
+static u64 obtained(const struct frame *f, u32 class) {
+  if (class != CLASS_POSIX) return f->result;
+  return (u32)f->result == 0 ? load((u64 *)f->rdi) : 0;
+}
+
+__attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
+  u64 began = f->cycles != 0 ? rdtsc() : 0;
+  u32 class = f->info >> INFO_CLASS_SHIFT & 0xff;
+  struct books *b = (struct books *)load(&near.state.books);
+  if (!b || load(&near.state.gen) != f->gen) return;
+  struct slot *s = (struct slot *)f->slot;
+  u64 fs = thread_pointer();
+  u64 key = obtained(f, class);
+  if (f->old_key != 0) {
+    if (key != 0 || f->size == 0) {
+      released(b, f->old_stack, f->old_size_flags);
+      s->releases++;
+    } else {
+      struct record old = {.size_flags = f->old_size_flags, .stack = f->old_stack, .time = f->old_time};
+      if (!put(b, f->old_key, &old)) released(b, f->old_stack, f->old_size_flags);
+    }
+  }
+  if (key != 0 && f->watch != WATCH_AROUND) record(f, b, s, fs, key, load(&near.state.now));
+  if (f->cycles != 0) timed(s, f->cycles + (rdtsc() - began));
+  clear_busy(s, fs, stack_pointer(f));
+}

@@ -1,0 +1,73 @@
+/* What the parts of the probe say to each other. */
+#ifndef STANCH_PROBE_H
+#define STANCH_PROBE_H
+
+#include <stdbool.h>
+
+#include "wire.h"
+
+#pragma GCC visibility push(hidden)
+
+#define load(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+#define store(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define add(p, v) __atomic_fetch_add(p, v, __ATOMIC_RELAXED)
+
+typedef unsigned __int128 u128;
+static inline u64 mulhi(u64 a, u64 b) { return (u64)(((u128)a * b) >> 64); }
+
+/* (hi * 2^64 + lo) / d; hi must be less than d. */
+static inline u64 divide(u64 hi, u64 lo, u64 d) {
+  u64 q, r;
+  __asm__("divq %4" : "=a"(q), "=d"(r) : "0"(lo), "1"(hi), "r"(d) : "cc");
+  return q;
+}
+
+static inline u64 rdtsc(void) {
+  u32 lo, hi;
+  __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+  return (u64)hi << 32 | lo;
+}
+
+/* Bytes until the next sample of a Poisson process with this mean: an
+ * exponentially distributed number. rng is any number but 0 and is moved on.
+ * mean 0 means never. */
+i64 sample_interval(u64 *rng, u64 mean);
+
+/* How many blocks of this size one sampled block stands for, in 1/WEIGHT_ONE:
+ * 1 / (1 - exp(-(size + 1) / mean)). mean is below 2^36. */
+u64 sample_weight(u64 size, u64 mean);
+
+/* Takes the stack whose innermost return address is at sp, with the caller's
+ * rbp, into out; reads nothing below sp and nothing at or above limit. Gives
+ * the number of frames, their hash, and whether the outermost are missing.
+ * note, when not null, takes down what was read; its stack and flags are the
+ * caller's to fill in. */
+u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct note *note);
+
+/* Where this thread's walk from sp may have been noted; null when the thread
+ * has no notebook. */
+struct note *note_of(struct books *b, u32 *notebook, u64 sp);
+
+/* Whether a walk with these arguments would find what is noted. */
+bool note_holds(const struct books *b, const struct note *n, u64 sp, u64 bp, u64 limit);
+
+/* The entry of the stack table for these frames; 0 or 1 (exact) when it is
+ * full. */
+u32 stack_intern(struct books *b, const u64 *frames, u32 n, u64 hash, u8 flags);
+
+void stack_acquired(struct books *b, u32 stack, u64 size, u64 weight, u32 time);
+void stack_released(struct books *b, u32 stack, u64 size, u64 weight);
+
+/* The live table. insert returns false when there is no room; what it
+ * replaces (a block whose release nobody saw) is in *old, its size_flags 0
+ * when there was none. take removes. */
+bool live_insert(struct books *b, u64 key, const struct record *r, struct record *old);
+bool live_take(struct books *b, u64 key, struct record *r);
+
+static inline u64 filter_index(u64 key, u64 mask) { return key >> 4 & mask; }
+void filter_add(u8 *cell);
+void filter_drop(u8 *cell);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,193 @@
+/* The walk up the target's stack, by the tables that stanch compiled from
+ * .eh_frame. It runs inside the target: it reads nothing but its own tables
+ * and the stack between sp and limit, whatever the tables say. */
+#include "probe.h"
+
+/* Copies the module that holds pc. stanch may be writing the list that a hook
+ * of long ago still reads; so what is copied is checked before it is used. */
+static bool module_of(const struct books *b, u64 pc, struct module *out) {
+  u32 now = load(&b->module_now) & 1;
+  const struct module *m = (const struct module *)b->module[now];
+  u32 lo = 0, n = load(&b->modules[now]);
+  if (n > MODULES) return false;
+  for (u32 hi = n; lo < hi;) {
+    u32 mid = (lo + hi) / 2;
+    if (load(&m[mid].end) <= pc)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  if (lo == n) return false;
+  out->start = load(&m[lo].start);
+  out->base = load(&m[lo].base);
+  out->rows = load(&m[lo].rows);
+  out->count = load(&m[lo].count);
+  u64 bytes = (u64)out->count * sizeof(struct row), from = out->rows - (u64)b;
+  return pc >= out->start && pc >= out->base && pc - out->base <= UINT32_MAX && from < b->size &&
+         bytes <= b->size - from;
+}
+
+static bool row_of(const struct books *b, u64 pc, struct row *out) {
+  struct module m;
+  if (!module_of(b, pc, &m)) return false;
+  u32 at = (u32)(pc - m.base);
+  const struct row *rows = (const struct row *)m.rows;
+  u32 lo = 0, hi = m.count;
+  while (lo < hi) {
+    u32 mid = lo + (hi - lo) / 2;
+    if (rows[mid].pc <= at)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  if (lo == 0) return false;
+  *out = rows[lo - 1];
+  return true;
+}
+
+/* The rule for pc, remembered. Two words that must match each other need no
+ * lock (Hyatt's lockless hash table). */
+static bool rule(struct books *b, u64 pc, struct row *out) {
+  struct cached_row *c = (struct cached_row *)b->cache + ((pc * 0x9e3779b97f4a7c15ull) >> 52) % ROW_CACHE;
+  u64 salt = pc ^ (u64)load(&b->epoch) << 48;
+  u64 w = load(&c->row);
+  if ((load(&c->check) ^ w) == salt && w != 0) {
+    out->cfa_off = (int32_t)w;
+    out->rbp_off = (int16_t)(w >> 32);
+    out->cfa = (u8)(w >> 48);
+    out->flags = (u8)(w >> 56);
+    return true;
+  }
+  if (!row_of(b, pc, out)) return false;
+  w = (u32)out->cfa_off | (u64)(u16)out->rbp_off << 32 | (u64)out->cfa << 48 | (u64)out->flags << 56;
+  store(&c->row, w);
+  store(&c->check, w ^ salt);
+  return true;
+}
+
+struct walk {
+  u64 lo, limit;
+  struct note *note; /* null: not taken down */
+};
+
+static bool get(struct walk *w, u64 at, u64 *v) {
+  if (at < w->lo || at >= w->limit || w->limit - at < 8 || (at & 7)) return false;
+  *v = load((const u64 *)at);
+  struct note *n = w->note;
+  if (!n) return true;
+  if (n->words == NOTE_WORDS || at - w->lo > UINT32_MAX - 8) {
+    w->note = 0; /* too much to remember; sp stays 0 */
+    return true;
+  }
+  u32 off = (u32)(at - w->lo);
+  n->at[n->words] = off;
+  n->value[n->words++] = *v;
+  if (off + 8 > n->reach) n->reach = off + 8;
+  return true;
+}
+
+struct note *note_of(struct books *b, u32 *notebook, u64 sp) {
+  if (*notebook == 0) {
+    if (load(&b->notebooks_used) >= NOTEBOOKS) return 0;
+    u32 n = add(&b->notebooks_used, 1) + 1;
+    if (n > NOTEBOOKS) return 0;
+    *notebook = n;
+  }
+  if (*notebook > NOTEBOOKS) return 0;
+  /* The place goes by the call: how deep it is, and from where. */
+  u64 h = (sp ^ load((const u64 *)sp) << 16) * 0x9e3779b97f4a7c15ull;
+  return (struct note *)b->notes + (u64)(*notebook - 1) * NOTES + (h >> 61) % NOTES;
+}
+
+bool note_holds(const struct books *b, const struct note *n, u64 sp, u64 bp, u64 limit) {
+  if (n->sp != sp || n->bp != bp || n->limit != limit || n->version != load(&b->tables)) return false;
+  if (n->words > NOTE_WORDS || n->reach > limit - sp) return false;
+  for (u32 i = 0; i < n->words; i++)
+    if (load((const u64 *)(sp + n->at[i])) != n->value[i]) return false;
+  return true;
+}
+
+enum step { MORE, DONE, CUT };
+
+/* One step outwards: sp, bp and pc become the caller's. */
+static enum step out_of(struct books *b, struct walk *w, u64 at, u64 *sp, u64 *bp, u64 *pc, bool *interrupted) {
+  struct row r;
+  if (!rule(b, at, &r)) return CUT;
+  if (r.flags & ROW_OUTERMOST) return DONE;
+  u64 cfa, ra;
+  *interrupted = false;
+  switch (r.cfa) {
+  case CFA_SP: cfa = *sp + (u64)(i64)r.cfa_off; break;
+  case CFA_BP: cfa = *bp + (u64)(i64)r.cfa_off; break;
+  case CFA_DEREF:
+    if (!get(w, *bp + (u64)(i64)r.cfa_off, &cfa)) return CUT;
+    break;
+  case CFA_PLT: cfa = *sp + 8 + ((at & 15) >= (u64)r.cfa_off ? 8 : 0); break;
+  case CFA_SIGNAL: {
+    u64 frame = *sp + (u64)(i64)r.cfa_off, to;
+    if (!get(w, frame, &to) || !get(w, frame + 8, &ra) || !get(w, frame - 40, bp)) return CUT;
+    if (to <= *sp || to >= w->limit) return CUT; /* another stack */
+    *sp = to;
+    *pc = ra;
+    *interrupted = true;
+    return ra ? MORE : DONE;
+  }
+  case CFA_FRAME:
+    if (*bp < *sp || (*bp & 7)) return CUT;
+    cfa = *bp + 16;
+    if (!get(w, *bp, bp)) return CUT;
+    r.rbp_off = BP_SAME;
+    r.flags = 0;
+    break;
+  default: return CUT;
+  }
+  if (cfa < *sp + 8 || !get(w, cfa - 8, &ra)) return CUT;
+  if (r.flags & ROW_BP_AT_BP) {
+    if (!get(w, *bp + (u64)(i64)r.rbp_off, bp)) return CUT;
+  } else if (r.rbp_off == BP_LOST) {
+    *bp = 0;
+  } else if (r.rbp_off != BP_SAME) {
+    if (!get(w, cfa + (u64)(i64)r.rbp_off, bp)) return CUT;
+  }
+  *sp = cfa;
+  *pc = ra;
+  return ra ? MORE : DONE;
+}
+
+u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct note *note) {
+  struct walk w = {sp, limit, note};
+  u64 from = sp, with = bp;
+  if (note) {
+    note->sp = 0; /* until all is written: the walk may be abandoned */
+    note->words = note->reach = 0;
+    note->version = load(&b->tables);
+  }
+  u32 max = b->max_frames < MAX_FRAMES ? b->max_frames : MAX_FRAMES;
+  u32 n = 0;
+  u64 pc, h = load(&b->epoch);
+  *cut = true;
+  if (get(&w, sp, &pc) && max > 0) {
+    sp += 8;
+    bool interrupted = false;
+    for (;;) {
+      /* A return address is looked up inside its call instruction, an
+       * interrupted instruction as it is. stanch subtracts one from each. */
+      out[n] = pc + interrupted;
+      h = (h ^ out[n]) * 0xff51afd7ed558ccdull;
+      h ^= h >> 32;
+      n++;
+      if (n == max) break;
+      enum step s = out_of(b, &w, pc - !interrupted, &sp, &bp, &pc, &interrupted);
+      if (s == DONE) *cut = false;
+      if (s != MORE) break;
+    }
+  }
+  *hash = h;
+  if (w.note) {
+    note->bp = with;
+    note->limit = limit;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    note->sp = from;
+  }
+  return n;
+}

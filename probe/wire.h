@@ -1,0 +1,280 @@
+/* What the probe and stanch share: the layout of the probe's memory in the
+ * target. gen.go turns the structs below into offsets for entry_amd64.S and
+ * for Go, so each fact stands here once.
+ *
+ * The probe occupies three ranges of the target:
+ *
+ *   text  r-x  header (struct header), hooks with their trampolines, C code
+ *   near  rw   struct near: what the fast paths touch, at a fixed distance
+ *              from the text. MADV_WIPEONFORK: a forked child sees zeros, and
+ *              zeros mean "not for you"
+ *   data  rw   struct books and the tables behind it, bounded. A snapshot of
+ *              the target, which is a forked child, still holds them
+ *
+ * stanch maps all three and reads and writes them from outside. The probe
+ * makes no system call. All numbers are little endian.
+ */
+#ifndef STANCH_PROBE_WIRE_H
+#define STANCH_PROBE_WIRE_H
+
+#include <stdint.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int64_t i64;
+
+/* "stanch" and two bytes that no text has; in memory order. */
+#define PROBE_MAGIC 0x01ff68636e617473ull
+#define PROBE_VERSION 1
+
+#define NEAR_DISTANCE                                                                                                  \
+  0x13000 /* from the start of the text to struct near; an odd number of pages that nobody else maps executable */
+#define PATCHES 64            /* functions that can be hooked */
+#define REGIONS 8             /* data ranges */
+#define SLOTS 4096            /* threads with books of their own */
+#define SLOT_SHIFT 7          /* log2(sizeof(struct slot)) */
+#define AIM_CLASSES 4096      /* 16-byte classes: requests up to 64 KiB - 8 */
+#define AIMS 32               /* intervals of sizes that are always recorded */
+#define MEANS 16              /* sampling intervals used one after the other */
+#define FILTER_MAX (1u << 20) /* counting filter of recorded addresses */
+#define MAX_FRAMES 64
+#define WAYS 8           /* records in a bucket of the live table */
+#define MODULES 2048     /* executable ranges with unwind tables */
+#define ROW_CACHE 4096   /* remembered rows of the unwind tables */
+#define NOTES 8          /* walks that a thread remembers */
+#define NOTE_WORDS 128   /* stack words of one */
+#define NOTEBOOKS 128    /* threads that remember any */
+#define WEIGHT_ONE 65536 /* a weight of 1 in sums of weights */
+#define TCB_ROOM_MAX 12288
+
+/* One changed function: enough to undo it after stanch was killed. */
+struct patch {
+  u64 at;     /* where the five bytes of the jump stand; 0: unused */
+  u64 target; /* where it jumps */
+  u8 old[16]; /* what stood there */
+  u8 len;     /* bytes of whole instructions displaced, at least 5 */
+  u8 hook;    /* index in hooks.def */
+  u8 flags;
+  u8 _[5];
+};
+
+struct region {
+  u64 start;
+  u64 size;
+};
+
+/* The first bytes of the text. Constant once the probe is placed, except that
+ * stanch adds data ranges. */
+struct header {
+  u64 magic;
+  u32 version;
+  u32 text_size;
+  u8 build[16]; /* hash of the blob: the same text may be used again */
+  u64 near_size;
+  u32 owner_pid;   /* stanch, in its own PID namespace */
+  u32 used;        /* a function jumped here once: some thread may still return */
+  u64 owner_start; /* its start time, clock ticks after boot */
+  struct region data[REGIONS];
+  struct patch patch[PATCHES];
+};
+
+/* What one thread knows, found by a hash of its fs:0. */
+struct slot {
+  u64 owner;   /* fs:0; plus 1 while a hook of this thread is at work; 0 free */
+  i64 counter; /* bytes to go until the next sample */
+  u64 calls;   /* allocations seen */
+  u64 busy;    /* the stack pointer of the hook at work */
+  u64 rng;
+  u64 lo, hi;   /* this thread's stack as stanch verified it; reads stay below hi */
+  u64 slow;     /* hooks that left the fast path */
+  u64 timed;    /* how many of those were timed */
+  u64 cycles;   /* and how long they took, in ticks of rdtsc */
+  u64 releases; /* recorded blocks freed */
+  u32 mean;     /* the sampling interval under which counter was drawn */
+  u32 notebook; /* which one, from 1; 0 none yet */
+  u64 _pad[4];
+};
+
+/* The small page of switches. A forked child reads zeros here. */
+struct state {
+  u64 magic;
+  u32 version;
+  u32 on;       /* hooks record; 0: they go straight to the original */
+  u32 gen;      /* counts switches to on: a hook begun under another one keeps quiet */
+  u32 lapsed;   /* the lease ran out and a hook noticed */
+  u64 lease[2]; /* rdtsc until which hooks may record; written one after the other */
+  u32 now;      /* milliseconds since the observation began, as stanch last said */
+  u32 _now;
+  u64 books; /* address of struct books */
+  u64 filter_mask;
+  u64 mean[MEANS]; /* bytes between samples; 0 never */
+  u32 mean_now;    /* index into mean */
+  u32 aims;
+  u64 main_lo, main_hi; /* [stack]: the main thread's */
+  u64 tcb_room;         /* bytes below fs:0 that surely belong to the thread's stack */
+  u64 seed;
+  u64 no_slot; /* calls of threads that found no slot */
+  struct {
+    u64 min, max;
+  } aim[AIMS];
+};
+
+/* Everything the fast paths touch. filter is last: only as much of it is
+ * mapped as filter_mask reaches. */
+struct near {
+  struct state state;
+  u8 _page[4096 - sizeof(struct state)];
+  struct slot slot[SLOTS];
+  u8 aim[AIM_CLASSES]; /* by (size + 7) / 16: not 0, look closer */
+  u8 filter[FILTER_MAX];
+};
+
+/* A row of an unwind table; see internal/unwind/row.go, whose format it is. */
+struct row {
+  u32 pc;
+  int32_t cfa_off;
+  u8 cfa;
+  u8 flags;
+  int16_t rbp_off;
+};
+
+enum {
+  CFA_NONE = 0,
+  CFA_SP = 1,
+  CFA_BP = 2,
+  CFA_DEREF = 3,
+  CFA_PLT = 4,
+  CFA_SIGNAL = 5,
+  CFA_FRAME = 6,
+  CFA_OTHER = 7,
+};
+enum { ROW_OUTERMOST = 1, ROW_BP_AT_BP = 2, ROW_SIGNAL = 4 };
+enum { BP_SAME = 0, BP_LOST = 1 };
+
+/* An executable range. rows is 0 where nothing is known. */
+struct module {
+  u64 start, end;
+  u64 base; /* address of pc 0 of the rows */
+  u64 rows; /* address of the first struct row */
+  u32 count;
+  u32 _;
+};
+
+/* One stack, or one stack for sampled and one for exact records. */
+struct stack {
+  u64 hash;   /* 0: free */
+  u32 frames; /* index of the first frame in the arena */
+  u8 n;       /* frames; 0 while they are being written, or lost */
+  u8 flags;
+  u16 _;
+  u64 acq_n, acq_bytes; /* exact: plain sums. sampled: sums of weights in 1/WEIGHT_ONE, */
+  u64 rel_n, rel_bytes; /* and of weighted bytes */
+  u32 first, last;      /* state.now of the first and last acquisition */
+  u32 events;           /* samples, unweighted; 0 for exact stacks, which count plainly */
+  u32 _e;
+};
+enum { STACK_EXACT = 1, STACK_CUT = 2, STACK_READY = 128 };
+
+/* One held block. key is the address; its lowest bit is set while the record
+ * is being written. Keys of a bucket share a cache line. */
+struct record {
+  u64 size_flags; /* requested size, 48 bits; above: mean index 8, flags 8 */
+  u32 stack;
+  u32 time; /* state.now */
+  u32 sum;  /* check(key, record): a torn read does not match */
+  u32 _;
+};
+struct bucket {
+  u64 key[WAYS];
+  struct record rec[WAYS];
+};
+enum { REC_EXACT = 1, REC_LIVE = 2 };
+
+struct cached_row {
+  u64 check; /* pc ^ row ^ salt */
+  u64 row;
+};
+
+/* A walk that a thread made. What a walk finds follows from where it began, the
+ * tables, and the words it read: when those are the same, so is the stack. */
+struct note {
+  u64 sp; /* 0: nothing noted */
+  u64 bp, limit;
+  u32 version; /* of the tables, books.tables */
+  u32 stack;   /* entry of the stack table */
+  u32 words;
+  u32 reach; /* bytes from sp to behind the last word */
+  u8 flags;  /* of the stack */
+  u8 _[7];
+  u32 at[NOTE_WORDS]; /* bytes from sp */
+  u64 value[NOTE_WORDS];
+};
+
+/* The first bytes of the data range. Addresses are absolute. */
+struct books {
+  u64 magic;
+  u32 version;
+  u32 gen;
+  u64 size;
+  u64 buckets; /* struct bucket[bucket_mask + 1] */
+  u64 bucket_mask;
+  u64 stacks; /* struct stack[stack_mask + 1]; entry 0 is "unknown" */
+  u64 stack_mask;
+  u64 frames; /* u64[frames_max] */
+  u64 frames_max;
+  u64 frames_used; /* grows by itself; may run past frames_max */
+  u64 scratch;     /* u64[SLOTS][MAX_FRAMES] */
+  u64 cache;       /* struct cached_row[ROW_CACHE] */
+  u64 module[2];   /* two struct module[MODULES], one in use */
+  u32 modules[2];
+  u32 module_now;
+  u32 epoch; /* changes when code was unmapped: old addresses may mean something else */
+  u32 max_frames;
+  u32 tables; /* counts changes of the modules and of epoch */
+  u64 notes;  /* struct note[NOTEBOOKS][NOTES] */
+  u32 notebooks_used;
+  u32 _;
+  u64 lost_live;   /* blocks not recorded: no room in the live table */
+  u64 lost_stacks; /* blocks recorded without a stack: no room for it */
+  u64 cut;         /* stacks whose outermost frames are missing */
+  u64 stale;       /* records replaced: a release was not seen */
+};
+
+/* What a slow path keeps on the stack while the original runs. Above it is the
+ * return address of the hooked function. Its size is 8 modulo 16. */
+struct frame {
+  u64 rdi, rsi, rdx, rcx, r8, r9, r10, r11; /* as the hook was entered */
+  u32 info;                                 /* HOOK_INFO */
+  u32 watch;
+  u64 rbp;
+  u64 result;
+  u64 size;
+  u64 slot;
+  u32 gen;
+  u32 mean;
+  u64 cycles;
+  u64 old_key; /* realloc: the record taken out */
+  u64 old_size_flags;
+  u32 old_stack, old_time;
+  u64 _;
+};
+
+/* info: hook number, class, and how the slow path was reached. */
+#define INFO_CLASS_SHIFT 8
+#define INFO_COUNTED 0x10000 /* the fast path has counted the call and its bytes */
+#define INFO_FRAMED 0x20000  /* stay around the original, so that what it calls is not counted again */
+
+enum {
+  CLASS_ALLOC = 1,    /* (size, ...) */
+  CLASS_CALLOC = 2,   /* (n, size) */
+  CLASS_ALIGN = 3,    /* (alignment, size) */
+  CLASS_REALLOC = 4,  /* (p, size, ...) */
+  CLASS_REALLOCN = 5, /* (p, n, size) */
+  CLASS_POSIX = 6,    /* (void **, alignment, size) */
+  CLASS_FREE = 7,     /* (p, ...) */
+  CLASS_NEW = 8,      /* (size, ...), throws: watched through its nothrow form */
+};
+
+#endif
