@@ -1,0 +1,103 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"stanch/internal/leak"
+)
+
+// Descriptors reports descriptors that grow or come near their limit.
+var Descriptors = &Detector{
+	Name: "fd.growth",
+	Doc:  "descriptors that grew over the whole watch, by class, or are near their limit",
+	Run:  descriptors,
+}
+
+// classes are the gauges of the classes of descriptors, and their words.
+var classes = []struct {
+	name leak.GaugeName
+	word string
+}{
+	{leak.GaugeFDSockets, "sockets"}, {leak.GaugeFDFiles, "files"}, {leak.GaugeFDPipes, "pipes"},
+	{leak.GaugeFDAnon, "event descriptors (epoll, timer, signal)"}, {leak.GaugeFDOther, "others"},
+}
+
+// The least growth of descriptors that is reported, and the part of the limit
+// from which on it is near.
+const (
+	leastDescriptors = 3
+	nearLimit        = 0.8
+)
+
+func descriptors(p *Pass) {
+	now, ok := latest(p.Proc, leak.GaugeFDs)
+	if !ok {
+		return
+	}
+	limit, limited := latest(p.Proc, leak.GaugeFDLimit)
+	t, grows := rising(p.Proc.Gauges[leak.GaugeFDs])
+	if grows && t.grown >= leastDescriptors {
+		p.Report(descriptorGrowth(p, t, now, limit, limited))
+		return
+	}
+	if !limited || now < nearLimit*limit {
+		return
+	}
+	p.Report(leak.Finding{
+		Key: "limit", NameKey: "limit", Severity: leak.SeverityRisk, Kind: leak.KindDescriptor.String(), SiteCertainty: leak.CertaintyNone,
+		What: "descriptors", Title: fmt.Sprintf("%s of %s descriptors are in use", number(now), number(limit)), Count: uint64(now),
+		Evidence: append([]string{"seen: they did not grow while it was watched"}, classCounts(p)...),
+		Advice:   []string{"raise LimitNOFILE= (or ulimit -n) before it fails with EMFILE, and find out whether so many are needed"},
+	})
+}
+
+func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.Finding {
+	f := leak.Finding{
+		Key: "all", NameKey: "all", Severity: leak.SeverityGrowth, Kind: leak.KindDescriptor.String(), SiteCertainty: leak.CertaintyNone,
+		What: "descriptors", Count: uint64(t.grown),
+		Rate:   &leak.Rate{CountPerHour: t.perHour},
+		Title:  fmt.Sprintf("%s more descriptors after %s", number(t.grown), leak.FormatDuration(t.watch)),
+		Advice: []string{"find the path that opens without closing: ls -l /proc/" + fmt.Sprint(p.Proc.ID.PID) + "/fd shows what the newest ones are"},
+	}
+	// The class that grew most makes the key.
+	var most float64
+	var grown []string
+	for _, c := range classes {
+		if ct, ok := rising(p.Proc.Gauges[c.name]); ok {
+			grown = append(grown, fmt.Sprintf("+%s %s", number(ct.grown), c.word))
+			if ct.grown > most {
+				most = ct.grown
+				word, _, _ := strings.Cut(c.word, " ")
+				f.Key, f.NameKey = word, word
+			}
+		}
+	}
+	f.Evidence = append(f.Evidence, fmt.Sprintf("seen: from %s to %s, more in each third of the watch", number(t.from), number(t.to)))
+	if len(grown) > 0 {
+		f.Evidence = append(f.Evidence, "kinds: "+strings.Join(grown, ", "))
+	}
+	if limited && t.perHour > 0 {
+		left := math.Max(limit-now, 0)
+		if in := left / t.perHour * 3600; in <= farthest.Seconds() {
+			f.Exhaustion = &leak.Exhaustion{Limit: "RLIMIT_NOFILE", InS: in, LowS: ptr(left / t.high * 3600), HighS: ptr(left / t.low * 3600)}
+		}
+		f.Evidence = append(f.Evidence, fmt.Sprintf("limit: %s of %s in use", number(now), number(limit)))
+	}
+	return f
+}
+
+// classCounts says how many there are of each class.
+func classCounts(p *Pass) []string {
+	var parts []string
+	for _, c := range classes {
+		if n, ok := latest(p.Proc, c.name); ok && n > 0 {
+			parts = append(parts, number(n)+" "+c.word)
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	return []string{"kinds: " + strings.Join(parts, ", ")}
+}
