@@ -1,0 +1,353 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"stanch/internal/leak"
+)
+
+// compactWriter writes the compact form. Its memory is one frame, raw and
+// compressed: about 1 MB.
+type compactWriter struct {
+	w        io.Writer
+	zip      *zstd.Encoder
+	raw      []byte
+	out      []byte
+	d        deltas
+	proc     leak.ProcID
+	said     bool // proc was said in this frame
+	contents bool
+	closed   bool
+	err      error
+}
+
+func newCompactWriter(w io.Writer, h Header, o Options) *compactWriter {
+	c := &compactWriter{w: w, contents: o.Contents, proc: h.Proc}
+	c.zip, c.err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(512<<10))
+	if c.err == nil {
+		_, c.err = io.WriteString(w, compactMagic+string(rune(compactVersion)))
+	}
+	c.begin(tagHeader)
+	c.text(h.Comm)
+	c.text(h.Exe)
+	c.uint(uint64(h.Proc.PID))
+	c.uint(h.Proc.Start)
+	zero := h.Start.IsZero()
+	c.bits(zero)
+	if !zero {
+		c.uint(zigzag(h.Start.Unix()))
+		c.uint(uint64(h.Start.Nanosecond()))
+	}
+	c.float(h.UptimeS)
+	c.text(h.Version)
+	return c
+}
+
+// The fields.
+
+// begin starts an event that belongs to no process.
+func (c *compactWriter) begin(tag byte) {
+	c.room()
+	c.raw = append(c.raw, tag)
+}
+
+// beginOf starts an event of p, and says first whose it is when that changed.
+func (c *compactWriter) beginOf(p leak.ProcID, tag byte) {
+	c.room()
+	if !c.said || p != c.proc {
+		c.proc, c.said = p, true
+		c.raw = append(c.raw, tagProc)
+		c.uint(uint64(p.PID))
+		c.uint(p.Start)
+	}
+	c.raw = append(c.raw, tag)
+}
+
+// room begins another frame when this one is full, which may only happen
+// between events.
+func (c *compactWriter) room() {
+	if len(c.raw) >= frameSoft {
+		c.flush()
+	}
+}
+
+func (c *compactWriter) uint(n uint64) { c.raw = binary.AppendUvarint(c.raw, n) }
+
+// text writes a string of stringMax bytes at most.
+func (c *compactWriter) text(s string) {
+	s = s[:min(len(s), stringMax)]
+	c.uint(uint64(len(s)))
+	c.raw = append(c.raw, s...)
+}
+
+func (c *compactWriter) at(t time.Duration) {
+	c.uint(zigzag(int64(t) - c.d.at))
+	c.d.at = int64(t)
+}
+
+// float writes whole numbers, which most are, as numbers, and others as bits.
+func (c *compactWriter) float(f float64) {
+	if n := uint64(f); f >= 0 && f < 1<<53 && float64(n) == f && !math.Signbit(f) {
+		c.uint(n<<1 | 1)
+		return
+	}
+	c.uint(0)
+	c.raw = binary.LittleEndian.AppendUint64(c.raw, math.Float64bits(f))
+}
+
+func (c *compactWriter) bits(set ...bool) {
+	var b byte
+	for i, s := range set {
+		if s {
+			b |= 1 << i
+		}
+	}
+	c.raw = append(c.raw, b)
+}
+
+func (c *compactWriter) frame(f leak.Frame) {
+	c.uint(uint64(f.Map))
+	c.uint(f.Off)
+}
+
+func (c *compactWriter) flush() {
+	if len(c.raw) == 0 || c.err != nil {
+		c.raw = c.raw[:0]
+		return
+	}
+	c.out = append(c.out[:0], make([]byte, frameHeader)...)
+	c.out = c.zip.EncodeAll(c.raw, c.out)
+	stored := c.out[frameHeader:]
+	binary.LittleEndian.PutUint32(c.out[0:], uint32(len(stored)))
+	binary.LittleEndian.PutUint32(c.out[4:], uint32(len(c.raw)))
+	binary.LittleEndian.PutUint32(c.out[8:], crc32.Checksum(stored, castagnoli))
+	if _, err := c.w.Write(c.out); err != nil {
+		c.err = fmt.Errorf("write recording: %w", err)
+	}
+	c.raw = c.raw[:0]
+	c.d = deltas{}
+	c.said = false
+}
+
+// The events.
+
+func (c *compactWriter) Map(m leak.Mapping) {
+	c.begin(tagMap)
+	c.uint(uint64(m.ID))
+	c.uint(uint64(m.Start))
+	c.uint(uint64(m.End))
+	c.bits(m.Read, m.Write, m.Exec, m.Shared, m.Deleted)
+	c.uint(m.Offset)
+	c.uint(m.Dev)
+	c.uint(m.Inode)
+	c.text(m.Path)
+	c.text(m.BuildID)
+}
+
+func (c *compactWriter) Stack(id leak.StackID, frames []leak.Frame) {
+	c.begin(tagStack)
+	c.uint(uint64(id))
+	frames = frames[:min(len(frames), framesMax)]
+	c.uint(uint64(len(frames)))
+	for _, f := range frames {
+		c.frame(f)
+	}
+}
+
+func (c *compactWriter) id(r leak.Ref) {
+	c.raw = append(c.raw, byte(r.Kind))
+	c.raw = putDelta(c.raw, r.ID, &c.d.id)
+}
+
+func (c *compactWriter) Acquire(a leak.Acquire) {
+	c.beginOf(a.Ref.Proc, tagAcquire)
+	c.at(a.At)
+	c.id(a.Ref)
+	c.uint(a.Size)
+	c.uint(uint64(a.Stack))
+	one := a.Weight == 1
+	c.bits(a.Exact, one)
+	if !one {
+		c.float(a.Weight)
+	}
+}
+
+func (c *compactWriter) Release(r leak.Release) {
+	c.beginOf(r.Ref.Proc, tagRelease)
+	c.at(r.At)
+	c.id(r.Ref)
+}
+
+func (c *compactWriter) Tally(y leak.Tally) {
+	c.beginOf(y.Proc, tagTally)
+	c.at(y.At)
+	c.raw = append(c.raw, byte(y.Kind))
+	c.uint(uint64(y.Stack))
+	c.float(y.Acquired.N)
+	c.float(y.Acquired.Bytes)
+	c.float(y.Released.N)
+	c.float(y.Released.Bytes)
+	c.bits(y.Exact)
+}
+
+func (c *compactWriter) Gauge(g leak.Gauge) {
+	c.beginOf(g.Proc, tagGauge)
+	c.at(g.At)
+	c.text(string(g.Name))
+	c.float(g.Value)
+}
+
+func (c *compactWriter) Look(k leak.Look) {
+	c.beginOf(k.Proc, tagLook)
+	c.uint(uint64(max(k.N, 0)))
+	c.at(k.At)
+	c.text(k.Allocator)
+	c.bits(k.Walked, k.Single, k.PendingIO)
+	for _, n := range []uint64{k.Blocks, k.Bytes, k.Free, k.LostBlocks, k.LostBytes, uint64(k.Pause), k.ReadBytes} {
+		c.uint(n)
+	}
+	why := k.Uncertainty[:min(len(k.Uncertainty), reasonsMax)]
+	c.uint(uint64(len(why)))
+	for _, u := range why {
+		c.text(u)
+	}
+}
+
+func (c *compactWriter) Verdicts(vs []leak.Verdict) { c.verdicts(tagVerdicts, vs) }
+func (c *compactWriter) Blocks(vs []leak.Verdict)   { c.verdicts(tagBlocks, vs) }
+
+// verdicts writes runs of one process, batchMax at most.
+func (c *compactWriter) verdicts(tag byte, vs []leak.Verdict) {
+	for len(vs) > 0 {
+		n := 1
+		for n < min(len(vs), batchMax) && vs[n].Ref.Proc == vs[0].Ref.Proc {
+			n++
+		}
+		c.beginOf(vs[0].Ref.Proc, tag)
+		c.uint(uint64(n))
+		for i := range vs[:n] {
+			c.verdict(&vs[i])
+		}
+		vs = vs[n:]
+	}
+}
+
+func (c *compactWriter) verdict(v *leak.Verdict) {
+	d := &c.d
+	first, extra := byte(v.State)&vState, byte(0)
+	if v.Shape < 8 {
+		first |= byte(v.Shape) << vShape
+	} else {
+		extra |= xShape
+	}
+	sameSize := v.Size == d.size
+	if sameSize {
+		first |= vSameSize
+	}
+	typ := struct{ m, off uint64 }{uint64(v.Type.Map), v.Type.Off}
+	switch {
+	case v.Type == leak.Frame{}:
+	case typ == d.typ:
+		first |= vSameType
+	default:
+		extra |= xType
+	}
+	if v.Magic != 0 {
+		extra |= xMagic
+	}
+	if v.Owner != 0 {
+		extra |= xOwner
+	}
+	head := c.contents && v.Head != nil
+	if head {
+		extra |= xHead
+	}
+	if extra != 0 {
+		first |= vExtra
+	}
+	c.raw = append(c.raw, first)
+	if extra != 0 {
+		c.raw = append(c.raw, extra)
+	}
+	c.raw = putDelta(c.raw, v.Ref.ID, &d.addr)
+	if !sameSize {
+		c.uint(v.Size)
+		d.size = v.Size
+	}
+	if extra&xShape != 0 {
+		c.raw = append(c.raw, byte(v.Shape))
+	}
+	if extra&xType != 0 {
+		c.frame(v.Type)
+		d.typ = typ
+	}
+	if extra&xMagic != 0 {
+		c.raw = append(c.raw, v.Magic)
+	}
+	if extra&xOwner != 0 {
+		c.raw = putDelta(c.raw, v.Owner, &d.owner)
+	}
+	if head {
+		c.text(string(v.Head[:min(len(v.Head), headMax)]))
+	}
+}
+
+func (c *compactWriter) Held(hs []leak.Held) {
+	for len(hs) > 0 {
+		n := min(len(hs), batchMax)
+		c.begin(tagHeld)
+		c.uint(uint64(n))
+		for i := range hs[:n] {
+			h := &hs[i]
+			c.text(h.Root.What[:min(len(h.Root.What), headMax)])
+			c.frame(h.Root.Frame)
+			c.uint(uint64(max(h.Root.TID, 0)))
+			c.uint(h.Size)
+			c.raw = append(c.raw, byte(h.Shape))
+			c.frame(h.Type)
+			c.uint(h.N)
+			c.uint(h.Bytes)
+		}
+		hs = hs[n:]
+	}
+}
+
+func (c *compactWriter) Edges(es []leak.Edge) {
+	for len(es) > 0 {
+		n := min(len(es), batchMax)
+		c.begin(tagEdges)
+		c.uint(uint64(n))
+		for _, e := range es[:n] {
+			c.raw = putDelta(c.raw, e.From, &c.d.from)
+			c.raw = putDelta(c.raw, e.To, &c.d.to)
+		}
+		es = es[n:]
+	}
+}
+
+func (c *compactWriter) Gap(g leak.Gap) {
+	c.beginOf(g.Proc, tagGap)
+	c.at(g.At)
+	c.text(g.Source)
+	c.text(g.What)
+	c.uint(g.Lost)
+}
+
+func (c *compactWriter) Err() error { return c.err }
+
+func (c *compactWriter) Close() error {
+	if !c.closed {
+		c.closed = true
+		c.begin(tagEnd)
+		c.flush()
+	}
+	return c.err
+}

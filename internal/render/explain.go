@@ -1,0 +1,31 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"stanch/internal/leak"
+)
+
+// Explain writes what a number may say, most likely first.
+func Explain(w io.Writer, n uint64, meanings []leak.Meaning) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d = %#x", n, n)
+	if n >= 1000 {
+		fmt.Fprintf(&b, " = %s", leak.FormatBytes(float64(n)))
+	}
+	b.WriteByte('\n')
+	for _, m := range meanings {
+		text := clean(m.Text)
+		if m.How != "" {
+			text += ": " + clean(m.How)
+		}
+		wrap(&b, "  ", text)
+	}
+	if len(meanings) == 0 {
+		b.WriteString("  no text, time, address or pattern that stanch knows\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
