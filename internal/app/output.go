@@ -1,0 +1,133 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"stanch/internal/leak"
+	"stanch/internal/render"
+)
+
+// output is where a report goes and what makes the exit code.
+type output struct {
+	format string
+	file   string
+	force  bool
+	failOn string
+}
+
+func (o *output) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.format, "format", "", "text or json; without it, what the extension of -o says, else text")
+	f.StringVarP(&o.file, "output", "o", "", "write the report to this file (mode 0600) instead of standard output")
+	f.BoolVar(&o.force, "force", false, "overwrite the output file")
+	f.StringVar(&o.failOn, "fail-on", "leak", "exit 3 from this severity on: leak, growth, risk, or none")
+}
+
+// check finds mistakes before the target is touched.
+func (o *output) check() error {
+	if _, err := o.renderer(); err != nil {
+		return err
+	}
+	switch o.failOn {
+	case "leak", "growth", "risk", "none":
+	default:
+		return usagef("--fail-on is leak, growth, risk or none, not %q", o.failOn)
+	}
+	if o.file != "" && !o.force {
+		if _, err := os.Lstat(o.file); err == nil {
+			return usagef("%s exists; give another name, or --force to overwrite it", o.file)
+		}
+	}
+	return nil
+}
+
+func (o *output) renderer() (render.Format, error) {
+	name := o.format
+	if name == "" && o.file != "" {
+		ext := filepath.Ext(o.file)
+		for _, f := range render.Formats {
+			if f.Ext == ext {
+				return f, nil
+			}
+		}
+	}
+	if name == "" {
+		name = "text"
+	}
+	var names []string
+	for _, f := range render.Formats {
+		if f.Name == name {
+			return f, nil
+		}
+		names = append(names, f.Name)
+	}
+	return render.Format{}, usagef("there is no format %q; the formats are %s", name, strings.Join(names, ", "))
+}
+
+// write renders the report to the file or to std.
+func (o *output) write(std io.Writer, r *leak.Report) error {
+	format, err := o.renderer()
+	if err != nil {
+		return err
+	}
+	if o.file == "" {
+		return format.Write(std, r)
+	}
+	f, err := create(o.file, o.force)
+	if err != nil {
+		return err
+	}
+	if err := format.Write(f, r); err != nil {
+		f.Close()
+		return fmt.Errorf("write %s: %w", o.file, err)
+	}
+	return f.Close()
+}
+
+// code is the exit code that the report means.
+func (o *output) code(r *leak.Report) int {
+	if o.failOn == "none" {
+		return ExitOK
+	}
+	from := leak.Severity(o.failOn).Rank()
+	for i := range r.Findings {
+		if r.Findings[i].Severity.Rank() >= from {
+			return ExitFound
+		}
+	}
+	return ExitOK
+}
+
+// create makes a file that only its owner can read. It never follows a link,
+// and replaces an existing file only when told to.
+func create(name string, force bool) (*os.File, error) {
+	flag := os.O_WRONLY | os.O_CREATE | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	if force {
+		flag |= os.O_TRUNC
+	} else {
+		flag |= os.O_EXCL
+	}
+	f, err := os.OpenFile(name, flag, 0o600)
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return nil, usagef("%s exists; give another name, or --force to overwrite it", name)
+	case errors.Is(err, syscall.ELOOP):
+		return nil, usagef("%s is a symbolic link, and stanch does not write through links", name)
+	case err != nil:
+		return nil, codeError{ExitUsage, err}
+	}
+	// An overwritten file keeps the mode it had: what it holds now is private.
+	if err := f.Chmod(0o600); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make %s private: %w", name, err)
+	}
+	return f, nil
+}
