@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"stanch/internal/fixture"
+)
+
+// snapshot measures how long a target stands still for a scan, by the gaps of
+// a thread that beats at 1 kHz, beside gcore.
+func snapshot(b *bench) []figure {
+	var figures []figure
+	for _, gb := range []int{1, 4} {
+		b.step(func(b *bench) { figures = append(figures, pause(b, gb)) })
+	}
+	return figures
+}
+
+func pause(b *bench, gb int) figure {
+	const rounds = 9
+	gcore := fixture.Package(b, "gcore")
+	p := b.first(fixture.Build(b, "heartbeat", "-O2"), "-m", strconv.Itoa(gb<<10), "-t", "12")
+	gap := func(during func()) float64 {
+		p.Ask("reset", "ok")
+		during()
+		return b.number(p.Ask("max", "max_us"), "max_us") / 1000
+	}
+	length := b.scan(p.PID()).took // the first one warms up
+	idle := func() { time.Sleep(length) }
+	extra := func(n int, look func()) []float64 {
+		var diffs []float64
+		for range n {
+			quiet := gap(idle)
+			diffs = append(diffs, gap(look)-quiet)
+		}
+		return diffs
+	}
+	ours := extra(rounds, func() { b.scan(p.PID()) })
+	length = b.core(gcore, p.PID()).took
+	cores := extra(max(1, 4-gb), func() { b.core(gcore, p.PID()) })
+	theirs := median(cores)
+	perGB := median(ours) / float64(gb)
+	b.Logf("%d GB: pauses over idle %.1f ms; gcore %.0f ms", gb, ours, cores)
+	return figure{
+		name: fmt.Sprintf("pause per GB, %d GB of 4 KiB pages", gb), value: perGB, bound: 15, unit: "ms",
+		beside: fmt.Sprintf("gcore: %.0f ms per GB", theirs/float64(gb)),
+	}
+}
