@@ -162,9 +162,10 @@ How each is measured. The programs of the first and the last run before others
 (nice -15), so that what else the machine does counts less:
 
 - **pause**: a thread beats at 1 kHz in a program with so many GB of touched
-  4 KiB pages and 14 threads. Each of 9 rounds takes the largest gap between two
-  beats during ` + "`stanch scan PID`" + `, less the largest gap of an idle time as long as
-  the scan. The median, per GB. gcore: the same, in fewer rounds.
+  4 KiB pages and 14 threads. Each of 9 rounds takes the two largest gaps between
+  two beats during ` + "`stanch scan PID`" + `, one for each of its two snapshots, less the
+  largest gap of an idle time as long as the scan. The median of the 18, per GB.
+  gcore: the largest gap in the same way, in fewer rounds.
 - **scan**: ` + "`stanch scan PID`" + ` takes two looks a second apart: half of what it takes
   from its start to its exit, without that second; and its own largest resident
   memory (wait4). Median of 3.

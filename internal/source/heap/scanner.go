@@ -67,6 +67,7 @@ type liveLook struct {
 	sink   leak.Sink
 
 	mem    *proc.Mem // of the process as it runs
+	pager  *pager
 	guard  *guard
 	mains  []*arena // as they were before the stop: only where they are matters
 	kernel *kernelState
@@ -123,7 +124,8 @@ func (l *liveLook) prepare() error {
 	}
 	// What the process writes meanwhile does not matter: addresses stay.
 	img := &Image{Mem: l.mem, Maps: maps, OpenFile: l.open}
-	l.mains = mainArenas(img, newPager(l.mem), runningWrong)
+	l.pager = newPager(l.mem)
+	l.mains = mainArenas(img, l.pager, runningWrong)
 	l.guard = newGuard(img, l.mains)
 	l.kernel, err = newKernelState(l.target)
 	return err
@@ -212,7 +214,8 @@ const (
 
 // look says whether the stopped process is quiet.
 func (l *liveLook) look(stop *ptrace.Stop, try int) stillness {
-	p := newPager(stop.Mem())
+	p := l.pager
+	p.aim(stop.Mem())
 	if len(l.mains) == 0 && try == 1 {
 		// What changes all the time may not have been recognized.
 		img := &Image{Mem: stop.Mem(), Maps: stop.Maps(), OpenFile: l.open}
