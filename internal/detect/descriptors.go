@@ -58,7 +58,7 @@ func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.F
 		Key: "all", NameKey: "all", Severity: leak.SeverityGrowth, Kind: leak.KindDescriptor.String(), SiteCertainty: leak.CertaintyNone,
 		What: "descriptors", Count: uint64(t.grown),
 		Rate:   &leak.Rate{CountPerHour: t.perHour},
-		Title:  fmt.Sprintf("%s more descriptors after %s", number(t.grown), leak.FormatDuration(t.watch)),
+		Title:  fmt.Sprintf("at least %s more descriptors in %s", number(t.grown), leak.FormatDuration(t.watch)),
 		Advice: []string{"find the path that opens without closing: ls -l /proc/" + fmt.Sprint(p.Proc.ID.PID) + "/fd shows what the newest ones are"},
 	}
 	// The class that grew most makes the key.
@@ -74,7 +74,7 @@ func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.F
 			}
 		}
 	}
-	f.Evidence = append(f.Evidence, fmt.Sprintf("seen: from %s to %s, more in each third of the watch", number(t.from), number(t.to)))
+	f.Evidence = append(f.Evidence, fmt.Sprintf("seen: at the lowest %s, %s and %s in the three thirds of the watch", number(t.lows[0]), number(t.lows[1]), number(t.lows[2])))
 	if len(grown) > 0 {
 		f.Evidence = append(f.Evidence, "kinds: "+strings.Join(grown, ", "))
 	}

@@ -12,9 +12,9 @@ import (
 type trend struct {
 	grown     float64 // from the first third's lowest value to the last's
 	perHour   float64
-	low, high float64 // per hour, the slower and the faster half of it
-	from, to  float64 // the lowest values themselves
-	last      float64 // the last value of all
+	low, high float64    // per hour, the slower and the faster half of it
+	lows      [3]float64 // the lowest value of each third
+	last      float64    // the last value of all
 	watch     time.Duration
 }
 
@@ -53,7 +53,7 @@ func rising(ps []ledger.Point) (trend, bool) {
 	return trend{
 		grown: lows[2].Value - lows[0].Value, perHour: slope(lows[0], lows[2]),
 		low: math.Min(first, second), high: math.Max(first, second),
-		from: lows[0].Value, to: lows[2].Value, last: ps[len(ps)-1].Value, watch: end - start,
+		lows: [3]float64{lows[0].Value, lows[1].Value, lows[2].Value}, last: ps[len(ps)-1].Value, watch: end - start,
 	}, true
 }
 

@@ -41,16 +41,17 @@ func trim(n float64) string {
 	return strconv.FormatFloat(n, 'f', prec, 64)
 }
 
-// durationUnits are the units of times, each from where it is used.
+// durationUnits are the units of times, each from where it is used: where the
+// unit below it, rounded, would read as much.
 var durationUnits = []struct {
 	from, unit time.Duration
 	name       string
 }{
-	{72 * time.Hour, 24 * time.Hour, "d"},
-	{2 * time.Hour, time.Hour, "h"},
-	{2 * time.Minute, time.Minute, "min"},
-	{time.Second, time.Second, "s"},
-	{time.Millisecond, time.Millisecond, "ms"},
+	{72*time.Hour - 30*time.Minute, 24 * time.Hour, "d"},
+	{2*time.Hour - 30*time.Second, time.Hour, "h"},
+	{2*time.Minute - 500*time.Millisecond, time.Minute, "min"},
+	{time.Second - 500*time.Microsecond, time.Second, "s"},
+	{time.Millisecond - 500*time.Nanosecond, time.Millisecond, "ms"},
 }
 
 // FormatDuration writes a time in the one unit that fits: 12 ms, 30 s, 14 h,

@@ -21,7 +21,7 @@ func TestFormatBytes(t *testing.T) {
 func TestFormatDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 s", 15 * time.Microsecond: "15 us", 12 * time.Millisecond: "12 ms", 1500 * time.Millisecond: "1.5 s", 30 * time.Second: "30 s",
-		119 * time.Second: "119 s", 2 * time.Minute: "2 min", 119 * time.Minute: "119 min", 2 * time.Hour: "2 h", 14 * time.Hour: "14 h",
+		119 * time.Second: "119 s", 2 * time.Minute: "2 min", 119 * time.Minute: "119 min", 2*time.Hour - time.Second: "2 h", 2 * time.Hour: "2 h", 14 * time.Hour: "14 h",
 		71 * time.Hour: "71 h", 72 * time.Hour: "3 d", 6 * 24 * time.Hour: "6 d",
 	} {
 		if got := FormatDuration(d); got != want {

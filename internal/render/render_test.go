@@ -66,7 +66,7 @@ func reports() map[string]*leak.Report {
 	}
 	fds := leak.Finding{
 		Key: "fd.growth:sockets", Rule: "fd.growth", Severity: leak.SeverityGrowth, Kind: "descriptor", Target: 1, What: "descriptors",
-		Title: "40 more descriptors after 30 s", Count: 40, Rate: &leak.Rate{CountPerHour: 4800},
+		Title: "at least 40 more descriptors in 30 s", Count: 40, Rate: &leak.Rate{CountPerHour: 4800},
 		Exhaustion: &leak.Exhaustion{Limit: "RLIMIT_NOFILE", InS: 432},
 		Evidence:   []string{"kinds: +40 sockets", "limit: 160 of 1,024 in use"},
 	}

@@ -198,7 +198,7 @@ func speed(f *leak.Finding) []string {
 			s = "limit reached"
 		}
 		if x.LowS != nil && x.HighS != nil {
-			if between := leak.FormatDurations(duration(*x.LowS), duration(*x.HighS)); between != seconds(x.InS) {
+			if between := leak.FormatDurations(duration(*x.LowS), duration(*x.HighS)); strings.Contains(between, "-") {
 				s += " (" + between + ")"
 			}
 		}
