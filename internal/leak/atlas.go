@@ -9,11 +9,16 @@ import (
 // observation, and says each to the sink once before it is used. Its methods
 // may be called from several goroutines.
 type Atlas struct {
+	buildID func(*Mapping) string
+	now     []Mapping // the current view, sorted by address, IDs set
+	*given
+}
+
+// given are the IDs that the atlases of one observation share.
+type given struct {
 	mu      sync.Mutex
 	sink    Sink
-	buildID func(*Mapping) string
 	known   map[mapKey]MapID
-	now     []Mapping // the current view, sorted by address, IDs set
 	stacks  map[string]StackID
 	nextMap MapID
 }
@@ -32,7 +37,14 @@ type mapKey struct {
 // NewAtlas makes an empty atlas that says new mappings and stacks to sink.
 // buildID, when not nil, is asked once for each new file mapping.
 func NewAtlas(sink Sink, buildID func(*Mapping) string) *Atlas {
-	return &Atlas{sink: sink, buildID: buildID, known: map[mapKey]MapID{}, stacks: map[string]StackID{}}
+	return &Atlas{buildID: buildID, given: &given{sink: sink, known: map[mapKey]MapID{}, stacks: map[string]StackID{}}}
+}
+
+// Beside makes an atlas of another process of the same observation: it has a
+// view of its own, and gives IDs from the same space. What both have mapped
+// alike, as after a fork, has one ID.
+func (a *Atlas) Beside(buildID func(*Mapping) string) *Atlas {
+	return &Atlas{buildID: buildID, given: a.given}
 }
 
 // Update makes maps, sorted by address, the current view. The slice is copied.

@@ -16,6 +16,9 @@ func (Ignore) Acquire(Acquire) {}
 // Release does nothing.
 func (Ignore) Release(Release) {}
 
+// Invalid does nothing.
+func (Ignore) Invalid(Invalid) {}
+
 // Tally does nothing.
 func (Ignore) Tally(Tally) {}
 

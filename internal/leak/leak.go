@@ -32,7 +32,8 @@ const (
 	KindMemory     Kind = iota + 1 // a heap block; ID is its user address
 	KindDescriptor                 // a file descriptor; ID is its number
 	KindMapping                    // a memory mapping; ID is its start address
-	KindThread                     // a thread; ID is its tid
+	KindThread                     // a thread; ID is its tid, or its pthread_t where only that is known
+	KindPool                       // a block of the program's own allocator; ID is its address
 )
 
 // String gives the word used in reports and in JSON.
@@ -46,11 +47,14 @@ func (k Kind) String() string {
 		return "mapping"
 	case KindThread:
 		return "thread"
+	case KindPool:
+		return "pool"
 	}
 	return "unknown"
 }
 
-// Ref names one held thing: a block, a descriptor, a mapping, a thread.
+// Ref names one held thing: a block, a descriptor, a mapping, a thread, a
+// block of a pool.
 type Ref struct {
 	Proc ProcID
 	Kind Kind
@@ -127,6 +131,19 @@ type Acquire struct {
 type Release struct {
 	At  time.Duration
 	Ref Ref
+}
+
+// Invalid says that something was given back that is not held: a block freed
+// twice, or the address of none. Only a source that has recorded every block
+// since the process began can say it.
+type Invalid struct {
+	At       time.Duration
+	Ref      Ref
+	Double   bool    // it was held before, and given back; else it was never acquired
+	Stack    StackID // who gives it back now
+	Acquired StackID // of a double release: who had acquired it
+	Released StackID // of a double release: who gave it back the first time
+	Size     uint64  // bytes requested, when it had been acquired
 }
 
 // Count is a number of things and their bytes. Sampled counts are estimates.
@@ -262,6 +279,7 @@ type Look struct {
 	Allocator  string // "glibc 2.36", "jemalloc", "unknown"; with the reason in a Gap when no walk was possible
 	Walked     bool   // the allocator's structures were understood and walked completely
 	Single     bool   // a core file: no second look is possible
+	Final      bool   // the process stood at its exit: no pointer was on its way any more, so that this one look proves
 	Blocks     uint64 // allocated blocks found
 	Bytes      uint64 // their usable bytes
 	Free       uint64 // bytes in free chunks and caches of the allocator
@@ -314,6 +332,7 @@ type Sink interface {
 	Stack(StackID, []Frame) // innermost first
 	Acquire(Acquire)
 	Release(Release)
+	Invalid(Invalid)
 	Tally(Tally)
 	Gauge(Gauge)
 	Look(Look)

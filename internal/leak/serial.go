@@ -27,6 +27,7 @@ func (l *serial) Map(m Mapping)                    { l.do(func(s Sink) { s.Map(m
 func (l *serial) Stack(id StackID, frames []Frame) { l.do(func(s Sink) { s.Stack(id, frames) }) }
 func (l *serial) Acquire(a Acquire)                { l.do(func(s Sink) { s.Acquire(a) }) }
 func (l *serial) Release(r Release)                { l.do(func(s Sink) { s.Release(r) }) }
+func (l *serial) Invalid(i Invalid)                { l.do(func(s Sink) { s.Invalid(i) }) }
 func (l *serial) Tally(y Tally)                    { l.do(func(s Sink) { s.Tally(y) }) }
 func (l *serial) Gauge(g Gauge)                    { l.do(func(s Sink) { s.Gauge(g) }) }
 func (l *serial) Look(k Look)                      { l.do(func(s Sink) { s.Look(k) }) }

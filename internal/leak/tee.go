@@ -18,6 +18,7 @@ func (t tee) Map(m Mapping)                    { each(t, func(s Sink) { s.Map(m)
 func (t tee) Stack(id StackID, frames []Frame) { each(t, func(s Sink) { s.Stack(id, frames) }) }
 func (t tee) Acquire(a Acquire)                { each(t, func(s Sink) { s.Acquire(a) }) }
 func (t tee) Release(r Release)                { each(t, func(s Sink) { s.Release(r) }) }
+func (t tee) Invalid(i Invalid)                { each(t, func(s Sink) { s.Invalid(i) }) }
 func (t tee) Tally(y Tally)                    { each(t, func(s Sink) { s.Tally(y) }) }
 func (t tee) Gauge(g Gauge)                    { each(t, func(s Sink) { s.Gauge(g) }) }
 func (t tee) Look(l Look)                      { each(t, func(s Sink) { s.Look(l) }) }

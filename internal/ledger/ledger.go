@@ -4,8 +4,8 @@
 //
 // Memory, per process: 20 bytes for each block that the last look found lost,
 // and 24 more while a look comes in; about 65 bytes for each block in the
-// probe's live table; up to 2.6 KB for each stack with tallies and 8 KB for
-// each gauge, however long the watch. Nothing is kept of blocks that are
+// probe's live table; up to 2.6 KB for each stack with tallies, 8 KB for
+// each gauge and 1 MB for invalid releases, however long the watch. Nothing is kept of blocks that are
 // reachable and unrecorded.
 //
 // Events may come in any order, as a damaged recording holds them. What cannot
@@ -58,6 +58,7 @@ type books struct {
 	held    heldBooks
 	live    live
 	tallies map[tallyKey]*tallies
+	invalid invalids
 	gauges  map[leak.GaugeName]*series
 	probeAt time.Duration // first word of a probe; negative when there is none
 }
@@ -75,7 +76,8 @@ func (l *Ledger) books(id leak.ProcID) *books {
 	b := &books{
 		id: id, groups: newGroups(), release: map[uint64]time.Duration{},
 		held: newHeldBooks(), live: newLive(), tallies: map[tallyKey]*tallies{},
-		gauges: map[leak.GaugeName]*series{}, probeAt: -1,
+		invalid: newInvalids(),
+		gauges:  map[leak.GaugeName]*series{}, probeAt: -1,
 	}
 	l.byID[id] = b
 	l.procs = append(l.procs, b)
@@ -115,6 +117,14 @@ func (l *Ledger) Release(r leak.Release) {
 	if r.Ref.Kind == leak.KindMemory && (b.open != nil || b.lost.has(r.Ref.ID)) {
 		b.release[r.Ref.ID] = r.At
 	}
+}
+
+// Invalid notes a release of what was not held.
+func (l *Ledger) Invalid(i leak.Invalid) {
+	l.seen(i.At)
+	b := l.books(i.Ref.Proc)
+	b.probed(i.At)
+	b.invalid.add(i)
 }
 
 // sane reports whether all are numbers that a machine can have: a damaged

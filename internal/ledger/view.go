@@ -27,6 +27,7 @@ type Process struct {
 	Lost    []Cell      // every block lost in the last look is counted in one cell
 	Live    []LiveSite  // recorded blocks that are still held, lost ones included
 	Large   []LargeSize // requested sizes from 64 KiB on
+	Invalid []Invalid   // releases of what was not held
 	Tallies []TallySeries
 	Gauges  map[leak.GaugeName][]Point // in the order of time; at most 512 points
 	Holders []Holder
@@ -127,6 +128,7 @@ func (b *books) view() *Process {
 	p := &Process{
 		ID: b.id, Looks: slices.Clone(b.looks), Blind: slices.Clone(b.blind),
 		Gauges: make(map[leak.GaugeName][]Point, len(b.gauges)), ProbeAt: b.probeAt,
+		Invalid: b.invalid.view(),
 	}
 	for name, s := range b.gauges {
 		p.Gauges[name] = slices.Clone(s.points)

@@ -48,6 +48,7 @@ const (
 	tagEdges
 	tagGap
 	tagEnd
+	tagInvalid
 )
 
 // The bits of the byte that begins an entry of tagVerdicts and tagBlocks.
@@ -72,7 +73,7 @@ const (
 // zero in each frame.
 type deltas struct {
 	at    int64
-	id    uint64 // of acquire and release
+	id    uint64 // of acquire, release and invalid
 	addr  uint64 // of verdicts
 	owner uint64
 	size  uint64

@@ -138,6 +138,10 @@ func (c *compactReader) event(tag byte) bool {
 	case tagRelease:
 		r := leak.Release{At: c.at(), Ref: c.ref()}
 		c.say(func() { c.sink.Release(r) })
+	case tagInvalid:
+		i := leak.Invalid{At: c.at(), Ref: c.ref(), Size: c.uint(), Double: c.byte()&1 != 0}
+		i.Stack, i.Acquired, i.Released = leak.StackID(c.uint()), leak.StackID(c.uint()), leak.StackID(c.uint())
+		c.say(func() { c.sink.Invalid(i) })
 	case tagTally:
 		y := leak.Tally{At: c.at(), Proc: c.proc, Kind: leak.Kind(c.byte()), Stack: leak.StackID(c.uint())}
 		y.Acquired = leak.Count{N: c.float(), Bytes: c.float()}
@@ -312,7 +316,7 @@ func (c *compactReader) stack() {
 func (c *compactReader) look() {
 	k := leak.Look{N: c.int(), At: c.at(), Proc: c.proc, Allocator: c.text()}
 	b := c.byte()
-	k.Walked, k.Single, k.PendingIO = b&1 != 0, b&2 != 0, b&4 != 0
+	k.Walked, k.Single, k.PendingIO, k.Final = b&1 != 0, b&2 != 0, b&4 != 0, b&8 != 0
 	k.Blocks, k.Bytes, k.Free, k.LostBlocks, k.LostBytes = c.uint(), c.uint(), c.uint(), c.uint(), c.uint()
 	k.Pause, k.ReadBytes = time.Duration(c.uint()), c.uint()
 	for range c.batchLen(1) {

@@ -186,6 +186,17 @@ func (c *compactWriter) Release(r leak.Release) {
 	c.id(r.Ref)
 }
 
+func (c *compactWriter) Invalid(i leak.Invalid) {
+	c.beginOf(i.Ref.Proc, tagInvalid)
+	c.at(i.At)
+	c.id(i.Ref)
+	c.uint(i.Size)
+	c.bits(i.Double)
+	for _, s := range []leak.StackID{i.Stack, i.Acquired, i.Released} {
+		c.uint(uint64(s))
+	}
+}
+
 func (c *compactWriter) Tally(y leak.Tally) {
 	c.beginOf(y.Proc, tagTally)
 	c.at(y.At)
@@ -210,7 +221,7 @@ func (c *compactWriter) Look(k leak.Look) {
 	c.uint(uint64(max(k.N, 0)))
 	c.at(k.At)
 	c.text(k.Allocator)
-	c.bits(k.Walked, k.Single, k.PendingIO)
+	c.bits(k.Walked, k.Single, k.PendingIO, k.Final)
 	for _, n := range []uint64{k.Blocks, k.Bytes, k.Free, k.LostBlocks, k.LostBytes, uint64(k.Pause), k.ReadBytes} {
 		c.uint(n)
 	}

@@ -26,6 +26,7 @@ type memory struct {
 	Stacks   map[leak.StackID][]leak.Frame
 	Acquires []leak.Acquire
 	Releases []leak.Release
+	Invalids []leak.Invalid
 	Tallies  []leak.Tally
 	Gauges   []leak.Gauge
 	Looks    []leak.Look
@@ -45,6 +46,7 @@ func (m *memory) Stack(id leak.StackID, f []leak.Frame) {
 }
 func (m *memory) Acquire(x leak.Acquire)    { m.Acquires = append(m.Acquires, x) }
 func (m *memory) Release(x leak.Release)    { m.Releases = append(m.Releases, x) }
+func (m *memory) Invalid(x leak.Invalid)    { m.Invalids = append(m.Invalids, x) }
 func (m *memory) Tally(x leak.Tally)        { m.Tallies = append(m.Tallies, x) }
 func (m *memory) Gauge(x leak.Gauge)        { m.Gauges = append(m.Gauges, x) }
 func (m *memory) Look(x leak.Look)          { m.Looks = append(m.Looks, x) }
@@ -73,6 +75,8 @@ func everything(w leak.EdgeSink) {
 	w.Acquire(leak.Acquire{At: 1500 * time.Millisecond, Ref: block, Size: 400, Stack: 1, Weight: 1, Exact: true})
 	w.Acquire(leak.Acquire{At: time.Second, Ref: leak.Ref{Proc: q, Kind: leak.KindDescriptor, ID: 12}, Stack: 2, Weight: 2.5})
 	w.Release(leak.Release{At: 2 * time.Second, Ref: block})
+	w.Invalid(leak.Invalid{At: 2500 * time.Millisecond, Ref: block, Double: true, Stack: 1, Acquired: 1, Released: 2, Size: 400})
+	w.Invalid(leak.Invalid{At: 2 * time.Second, Ref: leak.Ref{Proc: q, Kind: leak.KindPool, ID: 0x20}, Stack: 2})
 	w.Tally(leak.Tally{At: 3 * time.Second, Proc: p, Kind: leak.KindMemory, Stack: 1,
 		Acquired: leak.Count{N: 10, Bytes: 4000}, Released: leak.Count{N: 1.5, Bytes: 600}, Exact: true})
 	w.Tally(leak.Tally{At: 3 * time.Second, Proc: q, Kind: leak.KindThread})
@@ -92,7 +96,7 @@ func everything(w leak.EdgeSink) {
 		{Ref: leak.Ref{Proc: p, Kind: leak.KindMemory, ID: 0x40}, Size: 24, State: leak.Reachable, Shape: 9},
 	})
 	w.Edges([]leak.Edge{{From: 0x20, To: 0x40}, {From: 0x40, To: 0x20}})
-	w.Look(leak.Look{N: 2, At: 5 * time.Second, Proc: q, Single: true})
+	w.Look(leak.Look{N: 2, At: 5 * time.Second, Proc: q, Single: true, Final: true})
 	w.Gap(leak.Gap{At: 6 * time.Second, Proc: p, Source: "probe", What: "the books were full", Lost: 12})
 	w.Gap(leak.Gap{At: -1, Source: "", What: ""})
 }
@@ -122,6 +126,34 @@ func TestRoundTrip(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%+v: %s", o, diff)
+		}
+	}
+}
+
+// TestTheFirstRecordings reads what the first stanch that wrote recordings
+// wrote: the files stay as they are, whatever is added to the form.
+func TestTheFirstRecordings(t *testing.T) {
+	var want memory
+	everything(&want)
+	want.Invalids = nil // came later, as did Look.Final
+	for i := range want.Looks {
+		want.Looks[i].Final = false
+	}
+	for _, name := range []string{"first.rec", "first.txt"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got memory
+		h, err := Read(bytes.NewReader(data), &got)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(header, h); diff != "" {
+			t.Errorf("%s: header: %s", name, diff)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
 	}
 }

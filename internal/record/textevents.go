@@ -76,6 +76,33 @@ func (t *textReader) acquire() {
 	}
 }
 
+func (t *textReader) invalid() {
+	x := leak.Invalid{At: t.time()}
+	kind, ids := t.kind(), t.ids()
+	stack := func(w string) leak.StackID { return leak.StackID(t.uint(w, 32)) }
+	t.pairs(func(k, v string) bool {
+		switch k {
+		case "size":
+			return t.into(&x.Size, v)
+		case "stack":
+			x.Stack = stack(v)
+		case "double":
+			x.Double = true
+		case "acquired":
+			x.Acquired = stack(v)
+		case "released":
+			x.Released = stack(v)
+		default:
+			return false
+		}
+		return true
+	})
+	for id := range ids {
+		x.Ref = leak.Ref{Proc: t.proc, Kind: kind, ID: id}
+		t.sink.Invalid(x)
+	}
+}
+
 func (t *textReader) tally() {
 	y := leak.Tally{At: t.time(), Proc: t.proc, Kind: t.kind()}
 	t.pairs(func(k, v string) bool {
@@ -113,6 +140,8 @@ func (t *textReader) look() {
 			k.Walked = true
 		case "single":
 			k.Single = true
+		case "final":
+			k.Final = true
 		case "pendingio":
 			k.PendingIO = true
 		case "blocks":

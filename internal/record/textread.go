@@ -105,6 +105,8 @@ func (t *textReader) observation(word string) {
 		for id := range t.ids() {
 			t.sink.Release(leak.Release{At: at, Ref: leak.Ref{Proc: t.proc, Kind: kind, ID: id}})
 		}
+	case "invalid":
+		t.invalid()
 	case "tally":
 		t.tally()
 	case "gauge":

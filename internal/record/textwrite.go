@@ -151,7 +151,7 @@ func (t *textWriter) Stack(id leak.StackID, frames []leak.Frame) {
 	t.end()
 }
 
-var kindWords = []string{leak.KindMemory: "mem", leak.KindDescriptor: "fd", leak.KindMapping: "mapping", leak.KindThread: "thread"}
+var kindWords = []string{leak.KindMemory: "mem", leak.KindDescriptor: "fd", leak.KindMapping: "mapping", leak.KindThread: "thread", leak.KindPool: "pool"}
 
 func kindWord(k leak.Kind) string {
 	if int(k) < len(kindWords) && kindWords[k] != "" {
@@ -162,7 +162,8 @@ func kindWord(k leak.Kind) string {
 
 func (t *textWriter) ref(r leak.Ref) *textWriter {
 	t.word(kindWord(r.Kind))
-	if r.Kind == leak.KindMemory || r.Kind == leak.KindMapping {
+	switch r.Kind {
+	case leak.KindMemory, leak.KindMapping, leak.KindPool:
 		return t.hex(r.ID)
 	}
 	return t.uint(r.ID)
@@ -177,6 +178,12 @@ func (t *textWriter) Acquire(a leak.Acquire) {
 func (t *textWriter) Release(r leak.Release) {
 	t.of(r.Ref.Proc)
 	t.word("-").word(r.At.String()).ref(r.Ref).end()
+}
+
+func (t *textWriter) Invalid(i leak.Invalid) {
+	t.of(i.Ref.Proc)
+	t.word("invalid").word(i.At.String()).ref(i.Ref).count("size", i.Size).count("stack", uint64(i.Stack)).flag("double", i.Double)
+	t.count("acquired", uint64(i.Acquired)).count("released", uint64(i.Released)).end()
 }
 
 func (t *textWriter) Tally(y leak.Tally) {
@@ -206,7 +213,7 @@ func (t *textWriter) quoteIfNeeded(s string) *textWriter {
 func (t *textWriter) Look(k leak.Look) {
 	t.of(k.Proc)
 	t.word("look").uint(uint64(max(k.N, 0))).word(k.At.String()).pair("allocator", strconv.Quote(k.Allocator), `""`)
-	t.flag("walked", k.Walked).flag("single", k.Single).flag("pendingio", k.PendingIO)
+	t.flag("walked", k.Walked).flag("single", k.Single).flag("final", k.Final).flag("pendingio", k.PendingIO)
 	t.count("blocks", k.Blocks).count("bytes", k.Bytes).count("free", k.Free)
 	t.count("lost", k.LostBlocks).count("lostbytes", k.LostBytes).count("read", k.ReadBytes)
 	t.pair("pause", k.Pause.String(), "0s")

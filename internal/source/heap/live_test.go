@@ -79,6 +79,7 @@ func (b *book) Map(leak.Mapping)                 {}
 func (b *book) Stack(leak.StackID, []leak.Frame) {}
 func (b *book) Acquire(leak.Acquire)             {}
 func (b *book) Release(leak.Release)             {}
+func (b *book) Invalid(leak.Invalid)             {}
 func (b *book) Tally(leak.Tally)                 {}
 func (b *book) Gauge(g leak.Gauge)               { b.gauges = append(b.gauges, g) }
 func (b *book) Look(l leak.Look)                 { b.looks = append(b.looks, l) }
