@@ -13,6 +13,8 @@ const (
 	textAlign  = 64 << 10 // a text begins at a multiple of this, so that Leftovers finds it
 	reach      = 1<<31 - 1<<20
 	defaultMax = 64 << 20
+	// defaultExact holds the books of 16 million blocks.
+	defaultExact = 1 << 30
 	// growth is what is left free above the program and [heap], for brk(2).
 	growth = 1 << 30
 	// filterSmall serves when little is recorded; filterLarge when sizes are

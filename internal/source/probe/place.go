@@ -195,6 +195,9 @@ func (p *Probe) budget(rows uint64) error {
 	least := head.Least()
 	if room == 0 {
 		room = min(defaultMax, least.Left/20)
+		if p.o.Exact {
+			room = min(defaultExact, least.Left/4)
+		}
 	}
 	if room > least.Left/2 {
 		return fmt.Errorf("%w: it may take %d MiB, and %s leaves %d MiB", ErrNoRoom, room>>20, least, least.Left>>20)

@@ -15,6 +15,7 @@ package probe
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"stanch/internal/leak"
@@ -44,17 +45,41 @@ const DefaultSampleBytes = 512 << 10
 type Options struct {
 	Atlas       *leak.Atlas
 	Clock       *proc.Clock
-	SampleBytes uint64        // mean bytes between samples: 512 KiB; at most 64 GiB
-	NoSampling  bool          // record only what Aim says
-	Aim         leak.Aim      // sizes that are recorded each time
-	MaxMemory   uint64        // bytes in the target: the smaller of 64 MiB and 5 % of its headroom
+	SampleBytes uint64   // mean bytes between samples: 512 KiB; at most 64 GiB
+	NoSampling  bool     // record only what Aim says
+	Aim         leak.Aim // sizes that are recorded each time
+	Exact       bool     // record every block with its stack; Aim and SampleBytes mean nothing then
+	FromStart   bool     // placed before the program's first allocation: with Exact, a free of an unknown block is said as leak.Invalid
+	Mappings    bool     // record mappings and threads too: calls of mmap, munmap, mremap, brk, pthread_create, ... of libc
+	Hooks       []Hook   // functions of allocators that are the program's own
+	// MaxMemory bounds the bytes in the target. By default the smaller of 64
+	// MiB and 5 % of its headroom; with Exact the smaller of 1 GiB and 25 %:
+	// address space that is touched as blocks come, so that only a program
+	// with millions of blocks ever uses it.
+	MaxMemory   uint64
 	MaxOverhead float64       // CPU of the hooks as a share of the target's: 0.03; negative for no limit
 	MaxPause    time.Duration // all stops of one placement or removal together: 250 ms
 	MaxFrames   int           // of a stack: 64, which is also the most
 	Every       time.Duration // between two looks at the books: 1 s
 }
 
+// Hook names a function of an allocator that is the program's own: pool_get
+// with Alloc and Size 1, pool_put with Free and Ptr 1. Its blocks are of
+// leak.KindPool. Arguments count from 1; 0 means there is none.
+type Hook struct {
+	Name  string // its symbol, in the executable or a library; a static function's too
+	Alloc bool   // returns a block
+	Free  bool   // takes one back
+	Size  int    // which argument is the size
+	Count int    // which one multiplies it
+	Ptr   int    // which one is the block
+}
+
 func (o Options) withDefaults() Options {
+	if o.Exact {
+		o.NoSampling = true
+		o.Aim = leak.Aim{Sizes: []leak.SizeRange{{Max: math.MaxUint64}}}
+	}
 	if o.SampleBytes == 0 {
 		o.SampleBytes = DefaultSampleBytes
 	}

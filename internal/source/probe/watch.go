@@ -379,7 +379,7 @@ func (p *Probe) putAim(aim leak.Aim) error {
 	var list []byte
 	for _, r := range ranges {
 		list = order.AppendUint64(order.AppendUint64(list, r.Min), r.Max)
-		for c := (r.Min + 7) >> 4; c < wAimClasses && c <= (r.Max+7)>>4 && r.Min <= r.Max && r.Min < 1<<40; c++ {
+		for c := (r.Min + 7) >> 4; c < wAimClasses && c <= (min(r.Max, 1<<40)+7)>>4 && r.Min <= r.Max && r.Min < 1<<40; c++ {
 			classes[c] = 1
 		}
 	}
