@@ -15,6 +15,33 @@ type Report struct {
 	Findings []Finding      `json:"findings"`
 	Notes    []string       `json:"notes"`
 	Gaps     []string       `json:"gaps"`
+	// What suppression rules and baselines took out of Findings; absent when
+	// there were none.
+	Suppressed []Suppressed `json:"suppressed,omitempty"`
+	Known      []Known      `json:"known,omitempty"`
+}
+
+// Suppressed is a suppression rule and what it took out of the report: nothing
+// when the rule is unused.
+type Suppressed struct {
+	Rule     string `json:"rule"` // as it is written, or the name it has in a Valgrind file
+	At       string `json:"at"`   // file:line
+	Findings int    `json:"findings"`
+	Count    uint64 `json:"count"` // of the memory findings, those from before the attach too
+	Bytes    uint64 `json:"bytes"`
+}
+
+// Known is a baseline and what it took out of the report.
+type Known struct {
+	Baseline string `json:"baseline"` // the file
+	Findings int    `json:"findings"`
+	Count    uint64 `json:"count"` // of the memory findings, those from before the attach too
+	Bytes    uint64 `json:"bytes"`
+	// The same findings when the baseline was written.
+	WasCount uint64 `json:"was_count"`
+	WasBytes uint64 `json:"was_bytes"`
+	// Titles of what is in the baseline and was not seen now.
+	Gone []string `json:"gone"`
 }
 
 // ReportTarget describes one process of the report.
