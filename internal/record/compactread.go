@@ -3,6 +3,7 @@ package record
 import (
 	"bufio"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -17,7 +18,7 @@ import (
 
 // readCompact reads the compact form. A damaged frame is left out when the
 // next one can be found; the events before and behind it are said.
-func readCompact(r *bufio.Reader, sink leak.EdgeSink) (Header, error) {
+func readCompact(r *bufio.Reader, sink target) (Header, error) {
 	c := &compactReader{sink: sink}
 	var magic [len(compactMagic) + 1]byte
 	if _, err := io.ReadFull(r, magic[:]); err != nil {
@@ -82,7 +83,7 @@ func sized(b []byte, n int) []byte {
 }
 
 type compactReader struct {
-	sink   leak.EdgeSink
+	sink   target
 	head   Header
 	proc   leak.ProcID
 	latest int64 // time of the latest event
@@ -173,6 +174,13 @@ func (c *compactReader) event(tag byte) bool {
 	case tagGap:
 		g := leak.Gap{At: c.at(), Proc: c.proc, Source: c.text(), What: c.text(), Lost: c.uint()}
 		c.say(func() { c.sink.Gap(g) })
+	case tagRecorded:
+		c.recorded()
+	case tagName:
+		c.name()
+	case tagNote:
+		s := c.text()
+		c.say(func() { c.sink.more.Note(s) })
 	case tagEnd:
 		c.ended = true
 	default:
@@ -376,4 +384,30 @@ func (c *compactReader) holders() {
 		c.held = append(c.held, h)
 	}
 	c.say(func() { c.sink.Held(c.held) })
+}
+
+func (c *compactReader) recorded() {
+	n := c.uint()
+	if n > documentMax || n > uint64(len(c.raw)) {
+		c.fail()
+		return
+	}
+	var r leak.Recorded
+	if json.Unmarshal(c.raw[:n], &r) != nil {
+		c.fail()
+		return
+	}
+	c.raw = c.raw[n:]
+	c.say(func() { c.sink.more.Recorded(r) })
+}
+
+func (c *compactReader) name() {
+	f := c.place()
+	var names []leak.StackFrame
+	for range c.batchLen(7) {
+		n := leak.StackFrame{Function: c.text(), File: c.text(), Line: c.int(), Module: c.text(), BuildID: c.text(), Offset: c.uint()}
+		n.Inlined = c.byte()&1 != 0
+		names = append(names, n)
+	}
+	c.say(func() { c.sink.more.Name(f, names) })
 }

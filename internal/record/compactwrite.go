@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -14,28 +15,38 @@ import (
 )
 
 // compactWriter writes the compact form. Its memory is one frame, raw and
-// compressed: about 1 MB.
+// compressed: about 1 MB. What is no event - the header, names, the end - has
+// frames of its own, which are written also when events have no room.
 type compactWriter struct {
-	w        io.Writer
-	zip      *zstd.Encoder
-	raw      []byte
-	out      []byte
-	d        deltas
-	proc     leak.ProcID
-	said     bool // proc was said in this frame
-	contents bool
-	closed   bool
-	err      error
+	w      io.Writer
+	zip    *zstd.Encoder
+	raw    []byte
+	out    []byte
+	d      deltas
+	proc   leak.ProcID
+	said   bool // proc was said in this frame
+	o      Options
+	closed bool
+	err    error
+
+	soft    int           // a frame is written when it reaches this
+	written uint64        // bytes of the file so far
+	latest  time.Duration // of the events that were written
+	full    string        // why no more events are written
+	keep    bool          // the frame is written in any case: it holds no events
 }
 
 func newCompactWriter(w io.Writer, h Header, o Options) *compactWriter {
-	c := &compactWriter{w: w, contents: o.Contents, proc: h.Proc}
+	c := &compactWriter{w: w, o: o, proc: h.Proc, soft: frameSoft, keep: true}
+	if o.MaxBytes > 0 {
+		c.soft = int(min(max(o.MaxBytes/64, leastFrame), frameSoft))
+	}
 	c.zip, c.err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(512<<10))
 	if c.err == nil {
-		_, c.err = io.WriteString(w, compactMagic+string(rune(compactVersion)))
+		c.write([]byte(compactMagic + string(rune(compactVersion))))
 	}
-	c.begin(tagHeader)
+	c.beginKept(tagHeader)
 	c.text(h.Comm)
 	c.text(h.Exe)
 	c.uint(uint64(h.Proc.PID))
@@ -55,13 +66,20 @@ func newCompactWriter(w io.Writer, h Header, o Options) *compactWriter {
 
 // begin starts an event that belongs to no process.
 func (c *compactWriter) begin(tag byte) {
-	c.room()
+	c.room(false)
+	c.raw = append(c.raw, tag)
+}
+
+// beginKept starts what is no event, and is written also when there is no room
+// for more of those.
+func (c *compactWriter) beginKept(tag byte) {
+	c.room(true)
 	c.raw = append(c.raw, tag)
 }
 
 // beginOf starts an event of p, and says first whose it is when that changed.
 func (c *compactWriter) beginOf(p leak.ProcID, tag byte) {
-	c.room()
+	c.room(false)
 	if !c.said || p != c.proc {
 		c.proc, c.said = p, true
 		c.raw = append(c.raw, tagProc)
@@ -71,12 +89,13 @@ func (c *compactWriter) beginOf(p leak.ProcID, tag byte) {
 	c.raw = append(c.raw, tag)
 }
 
-// room begins another frame when this one is full, which may only happen
-// between events.
-func (c *compactWriter) room() {
-	if len(c.raw) >= frameSoft {
-		c.flush()
+// room begins another frame when this one is full or is of another sort, which
+// may only happen between events.
+func (c *compactWriter) room(keep bool) {
+	if len(c.raw) >= c.soft || keep != c.keep || c.full != "" && !keep {
+		c.Flush()
 	}
+	c.keep = keep
 }
 
 func (c *compactWriter) uint(n uint64) { c.raw = binary.AppendUvarint(c.raw, n) }
@@ -118,24 +137,52 @@ func (c *compactWriter) frame(f leak.Frame) {
 	c.uint(f.Off)
 }
 
-func (c *compactWriter) flush() {
-	if len(c.raw) == 0 || c.err != nil {
-		c.raw = c.raw[:0]
-		return
+// Flush ends the frame and writes it, unless it holds events that there is no
+// room for.
+func (c *compactWriter) Flush() {
+	if len(c.raw) > 0 && c.err == nil && (c.keep || c.full == "") {
+		c.out = append(c.out[:0], make([]byte, frameHeader)...)
+		c.out = c.zip.EncodeAll(c.raw, c.out)
+		stored := c.out[frameHeader:]
+		binary.LittleEndian.PutUint32(c.out[0:], uint32(len(stored)))
+		binary.LittleEndian.PutUint32(c.out[4:], uint32(len(c.raw)))
+		binary.LittleEndian.PutUint32(c.out[8:], crc32.Checksum(stored, castagnoli))
+		if !c.keep {
+			c.full = c.noRoom(len(c.out))
+		}
+		if c.full == "" || c.keep {
+			c.write(c.out)
+		}
 	}
-	c.out = append(c.out[:0], make([]byte, frameHeader)...)
-	c.out = c.zip.EncodeAll(c.raw, c.out)
-	stored := c.out[frameHeader:]
-	binary.LittleEndian.PutUint32(c.out[0:], uint32(len(stored)))
-	binary.LittleEndian.PutUint32(c.out[4:], uint32(len(c.raw)))
-	binary.LittleEndian.PutUint32(c.out[8:], crc32.Checksum(stored, castagnoli))
-	if _, err := c.w.Write(c.out); err != nil {
-		c.err = fmt.Errorf("write recording: %w", err)
+	if c.full == "" {
+		c.latest = max(c.latest, time.Duration(c.d.at))
 	}
 	c.raw = c.raw[:0]
 	c.d = deltas{}
 	c.said = false
 }
+
+func (c *compactWriter) write(b []byte) {
+	n, err := c.w.Write(b)
+	c.written += uint64(n)
+	if err != nil {
+		c.err = fmt.Errorf("write recording: %w", err)
+	}
+}
+
+// noRoom says why n more bytes of events may not be written, "" when they may.
+// A sixteenth of the file is kept for what is written in any case.
+func (c *compactWriter) noRoom(n int) string {
+	if most := c.o.MaxBytes; most > 0 && c.written+uint64(n) > most-most/16 {
+		return fmt.Sprintf("the file has reached its most, %s", leak.FormatBytes(float64(most)))
+	}
+	if c.o.Room == nil {
+		return ""
+	}
+	return c.o.Room(n)
+}
+
+func (c *compactWriter) Full() string { return c.full }
 
 // The events.
 
@@ -277,7 +324,7 @@ func (c *compactWriter) verdict(v *leak.Verdict) {
 	if v.Owner != 0 {
 		extra |= xOwner
 	}
-	head := c.contents && v.Head != nil
+	head := c.o.Contents && v.Head != nil
 	if head {
 		extra |= xHead
 	}
@@ -352,13 +399,56 @@ func (c *compactWriter) Gap(g leak.Gap) {
 	c.uint(g.Lost)
 }
 
+// What is no event.
+
+func (c *compactWriter) Recorded(r leak.Recorded) {
+	b, err := json.Marshal(r)
+	if err != nil || len(b) > documentMax {
+		return // thousands of functions to look for
+	}
+	c.beginKept(tagRecorded)
+	c.uint(uint64(len(b)))
+	c.raw = append(c.raw, b...)
+}
+
+func (c *compactWriter) Name(f leak.Frame, names []leak.StackFrame) {
+	c.beginKept(tagName)
+	c.frame(f)
+	names = names[:min(len(names), batchMax)]
+	c.uint(uint64(len(names)))
+	for i := range names {
+		n := &names[i]
+		c.text(n.Function)
+		c.text(n.File)
+		c.uint(uint64(max(n.Line, 0)))
+		c.text(n.Module)
+		c.text(n.BuildID)
+		c.uint(n.Offset)
+		c.bits(n.Inlined)
+	}
+}
+
+func (c *compactWriter) Note(s string) {
+	c.beginKept(tagNote)
+	c.text(s)
+}
+
 func (c *compactWriter) Err() error { return c.err }
 
 func (c *compactWriter) Close() error {
-	if !c.closed {
-		c.closed = true
-		c.begin(tagEnd)
-		c.flush()
+	if c.closed {
+		return c.err
 	}
+	c.closed = true
+	c.Flush()
+	if c.full != "" {
+		c.beginKept(tagGap)
+		c.at(c.latest)
+		c.text("recording")
+		c.text(fmt.Sprintf("%s: it ends after %s", c.full, leak.FormatDuration(c.latest)))
+		c.uint(0)
+	}
+	c.beginKept(tagEnd)
+	c.Flush()
 	return c.err
 }

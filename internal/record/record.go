@@ -7,7 +7,8 @@
 // people. The compact form is for long runs and whole heaps: independent
 // compressed frames, each with a checksum, so that a file that was cut short
 // or damaged gives what is left of it. Contents of memory are in neither,
-// unless asked for.
+// unless asked for. Names of places may stand at the end, for readers that do
+// not have the program.
 package record
 
 import (
@@ -31,10 +32,24 @@ type Header struct {
 	Version string      // of the stanch that wrote it
 }
 
-// Options say how to write.
+// Options say how to write. The limits are those of the compact form.
 type Options struct {
-	Text     bool // the text form
-	Contents bool // keep the first bytes of lost blocks (Verdict.Head)
+	Text     bool   // the text form
+	Contents bool   // keep the first bytes of lost blocks (Verdict.Head)
+	MaxBytes uint64 // the most that the file may have; zero means no limit
+	// Room is asked before n bytes of events are written. A sentence that says
+	// why there is no room for them ends the events of this recording, as
+	// MaxBytes does; "" lets it go on. Nil means that there always is.
+	Room func(n int) (why string)
+}
+
+// Sink is a leak.Sink that also wants what a recording says beside the
+// observations. Read asks for it by type assertion.
+type Sink interface {
+	leak.Sink
+	Recorded(leak.Recorded)             // what was to be recorded; the last one holds
+	Name(leak.Frame, []leak.StackFrame) // the functions at a place, innermost first
+	Note(string)                        // a sentence for the report
 }
 
 // ErrDamaged is wrapped by the error of a recording that was cut short or has
@@ -55,6 +70,12 @@ type Writer struct {
 
 type encoder interface {
 	leak.EdgeSink
+	Sink
+	// Flush writes what is pending, so that a writer that dies later loses
+	// nothing of it.
+	Flush()
+	// Full says why no more events are written; "" while they are.
+	Full() string
 	// Err gives the first error.
 	Err() error
 	// Close ends the recording, without which it counts as cut short. It does
@@ -76,9 +97,12 @@ func NewWriter(w io.Writer, h Header, o Options) *Writer {
 // recording; the header is valid in the former case.
 func Read(r io.Reader, sink leak.Sink) (Header, error) {
 	br := bufio.NewReaderSize(r, 1<<16)
-	edges, ok := sink.(leak.EdgeSink)
-	if !ok {
-		edges = noEdges{sink}
+	to := target{EdgeSink: noEdges{sink}, more: noMore{sink}}
+	if edges, ok := sink.(leak.EdgeSink); ok {
+		to.EdgeSink = edges
+	}
+	if more, ok := sink.(Sink); ok {
+		to.more = more
 	}
 	first, err := br.Peek(len(compactMagic))
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -86,12 +110,25 @@ func Read(r io.Reader, sink leak.Sink) (Header, error) {
 	}
 	switch {
 	case bytes.Equal(first, []byte(compactMagic)):
-		return readCompact(br, edges)
+		return readCompact(br, to)
 	case len(first) == len(compactMagic) && bytes.HasPrefix([]byte(textMagic), first):
-		return readText(br, edges)
+		return readText(br, to)
 	}
 	return Header{}, fmt.Errorf("%w: it begins with %q", ErrFormat, first)
 }
+
+// target is what a recording is said to.
+type target struct {
+	leak.EdgeSink
+	more Sink
+}
+
+// noMore drops what is said beside the observations.
+type noMore struct{ leak.Sink }
+
+func (noMore) Recorded(leak.Recorded)             {}
+func (noMore) Name(leak.Frame, []leak.StackFrame) {}
+func (noMore) Note(string)                        {}
 
 // noEdges drops blocks and edges.
 type noEdges struct{ leak.Sink }

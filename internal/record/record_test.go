@@ -139,7 +139,7 @@ func TestTheFirstRecordings(t *testing.T) {
 	for i := range want.Looks {
 		want.Looks[i].Final = false
 	}
-	for _, name := range []string{"first.rec", "first.txt"} {
+	for _, name := range []string{"first.compact", "first.txt"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -236,5 +237,51 @@ func (t *textReader) held() {
 	})
 	if t.err == nil {
 		t.sink.Held([]leak.Held{h})
+	}
+}
+
+func (t *textReader) recorded() {
+	var r leak.Recorded
+	text := t.text()
+	if t.err == nil {
+		t.fail(json.Unmarshal([]byte(text), &r))
+	}
+	if t.err == nil {
+		t.sink.more.Recorded(r)
+	}
+}
+
+func (t *textReader) name() {
+	f := t.frame(t.word())
+	var names []leak.StackFrame
+	t.pairs(func(k, v string) bool {
+		if k == "function" {
+			names = append(names, leak.StackFrame{Function: t.unquote(v)})
+			return true
+		}
+		if len(names) == 0 {
+			return false
+		}
+		n := &names[len(names)-1]
+		switch k {
+		case "file":
+			n.File = t.unquote(v)
+		case "line":
+			n.Line = int(t.uint(v, 31))
+		case "module":
+			n.Module = t.unquote(v)
+		case "buildid":
+			n.BuildID = v
+		case "offset":
+			return t.into(&n.Offset, v)
+		case "inlined":
+			n.Inlined = true
+		default:
+			return false
+		}
+		return true
+	})
+	if t.err == nil {
+		t.sink.more.Name(f, names)
 	}
 }

@@ -17,7 +17,7 @@ const maxLine = 1 << 20
 
 // readText reads the text form. Empty lines and lines that begin with # say
 // nothing. In place of one address a story may write ADDR*COUNT/STEP.
-func readText(r *bufio.Reader, sink leak.EdgeSink) (Header, error) {
+func readText(r *bufio.Reader, sink target) (Header, error) {
 	t := &textReader{sink: sink}
 	scan := bufio.NewScanner(r)
 	scan.Buffer(make([]byte, 0, 1<<16), maxLine)
@@ -43,7 +43,7 @@ func readText(r *bufio.Reader, sink leak.EdgeSink) (Header, error) {
 }
 
 type textReader struct {
-	sink  leak.EdgeSink
+	sink  target
 	head  Header
 	heard bool // an event came, so proc no longer belongs to the header
 	proc  leak.ProcID
@@ -132,6 +132,14 @@ func (t *textReader) observation(word string) {
 		t.pairs(func(k, v string) bool { return k == "lost" && t.into(&g.Lost, v) })
 		if t.err == nil {
 			t.sink.Gap(g)
+		}
+	case "recorded":
+		t.recorded()
+	case "name":
+		t.name()
+	case "note":
+		if s := t.text(); t.err == nil {
+			t.sink.more.Note(s)
 		}
 	default:
 		t.fail(fmt.Errorf("there is no event %q", word))

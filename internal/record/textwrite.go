@@ -2,6 +2,7 @@ package record
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -278,6 +279,34 @@ func (t *textWriter) Gap(g leak.Gap) {
 	t.of(g.Proc)
 	t.word("gap").word(g.At.String()).quoteIfNeeded(g.Source).quote(g.What).count("lost", g.Lost).end()
 }
+
+func (t *textWriter) Recorded(r leak.Recorded) {
+	b, err := json.Marshal(r)
+	if err == nil {
+		t.word("recorded").quote(string(b)).end()
+	}
+}
+
+func (t *textWriter) Name(f leak.Frame, names []leak.StackFrame) {
+	t.word("name").word(frameWord(f))
+	for i := range names {
+		n := &names[i]
+		t.word("function=" + strconv.Quote(n.Function))
+		t.pair("file", strconv.Quote(n.File), `""`).count("line", uint64(max(n.Line, 0))).pair("module", strconv.Quote(n.Module), `""`)
+		t.pair("buildid", n.BuildID, "").count("offset", n.Offset).flag("inlined", n.Inlined)
+	}
+	t.end()
+}
+
+func (t *textWriter) Note(s string) { t.word("note").quote(s).end() }
+
+func (t *textWriter) Flush() {
+	if err := t.w.Flush(); t.err == nil {
+		t.err = err
+	}
+}
+
+func (t *textWriter) Full() string { return "" }
 
 func (t *textWriter) Err() error { return t.err }
 
