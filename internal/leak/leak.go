@@ -355,7 +355,10 @@ type Aim struct {
 }
 
 // SizeRange is an interval of requested sizes, both ends included.
-type SizeRange struct{ Min, Max uint64 }
+type SizeRange struct {
+	Min uint64 `json:"min"`
+	Max uint64 `json:"max"`
+}
 
 // Aimed reports whether size falls into the aim.
 func (a Aim) Aimed(size uint64) bool {

@@ -76,7 +76,8 @@ type LiveSite struct {
 	Lost       leak.Count // what those stand for that the last look found lost
 	MinRequest uint64
 	MaxRequest uint64
-	Exact      bool // all of them
+	OldestAt   time.Duration // when the oldest of them was acquired
+	Exact      bool          // all of them
 }
 
 // LargeSize counts acquisitions of one large size from one stack.
@@ -292,7 +293,7 @@ func (b *books) viewLive(p *Process) {
 		k := siteKey{kind, r.stack}
 		s := sites[k]
 		if s == nil {
-			s = &LiveSite{Kind: kind, Stack: r.stack, MinRequest: r.size, Exact: true}
+			s = &LiveSite{Kind: kind, Stack: r.stack, MinRequest: r.size, OldestAt: r.at, Exact: true}
 			sites[k], totals[k] = s, &sums{}
 		}
 		s.Records++
@@ -304,6 +305,7 @@ func (b *books) viewLive(p *Process) {
 			totals[k].lostBytes += bytes
 		}
 		s.MinRequest, s.MaxRequest = min(s.MinRequest, r.size), max(s.MaxRequest, r.size)
+		s.OldestAt = min(s.OldestAt, r.at)
 		s.Exact = s.Exact && r.exact
 	}
 	for addr, r := range b.live.memory {

@@ -26,7 +26,8 @@ const (
 	stringMax      = 4096      // PATH_MAX, the longest there is
 	headMax        = 256       // bytes of a block's start, or of a root's name
 	reasonsMax     = 256       // reasons of one look
-	framesMax      = 4096      // frames of one stack, and functions at one place
+	framesMax      = 4096      // frames of one stack
+	namesMax       = 64        // functions at one place
 	documentMax    = 64 << 10  // bytes of what was to be recorded, as JSON
 	leastFrame     = 4 << 10   // a frame of a small file
 )

@@ -414,7 +414,7 @@ func (c *compactWriter) Recorded(r leak.Recorded) {
 func (c *compactWriter) Name(f leak.Frame, names []leak.StackFrame) {
 	c.beginKept(tagName)
 	c.frame(f)
-	names = names[:min(len(names), batchMax)]
+	names = names[:min(len(names), namesMax)]
 	c.uint(uint64(len(names)))
 	for i := range names {
 		n := &names[i]

@@ -292,6 +292,8 @@ func TestAFullDiskIsSaid(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add(write(f, Options{Text: true, Contents: true}, everything))
 	f.Add(write(f, Options{Contents: true}, everything))
+	f.Add(write(f, Options{Text: true}, func(w leak.EdgeSink) { sayBeside(w.(Sink)) }))
+	f.Add(write(f, Options{}, func(w leak.EdgeSink) { sayBeside(w.(Sink)) }))
 	f.Add([]byte(textMagic + "lost 0x10*5/16 24 zero\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var first, again memory
