@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strconv"
@@ -57,6 +58,21 @@ func (t *Target) OpenExe() (*os.File, error) {
 		return nil, gone(t.ID.PID, err)
 	}
 	return f, nil
+}
+
+// Auxv reads one entry of the auxiliary vector, getauxval(3): AuxEntry and its
+// like. An entry that the kernel did not give is zero.
+func (t *Target) Auxv(key uint64) (uint64, error) {
+	b, err := os.ReadFile(t.Path("auxv"))
+	if err != nil {
+		return 0, gone(t.ID.PID, err)
+	}
+	for ; len(b) >= 16; b = b[16:] {
+		if binary.LittleEndian.Uint64(b) == key {
+			return binary.LittleEndian.Uint64(b[8:]), nil
+		}
+	}
+	return 0, nil
 }
 
 // Args is the command line, one string an argument, as it stands in the

@@ -41,6 +41,20 @@ func (t *Target) Usable() error {
 	return t.usableProgram(who, status)
 }
 
+// UsableProgram is the part of Usable that is about the executable: whether it
+// can be looked at, and is a 64-bit x86-64 program.
+func (t *Target) UsableProgram() error {
+	stat, err := t.Stat()
+	if err != nil {
+		return err
+	}
+	status, err := t.Status()
+	if err != nil {
+		return err
+	}
+	return t.usableProgram(fmt.Sprintf("%s[%d]", stat.Comm, t.ID.PID), status)
+}
+
 // tracer names the process of a tracing thread.
 func (r Root) tracer(tid int) string {
 	b, err := os.ReadFile(r.Path(tid, "status"))

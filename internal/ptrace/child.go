@@ -110,7 +110,7 @@ func (c *child) end(why error) {
 		_ = unix.Kill(c.pid, unix.SIGKILL) // it is not reaped yet, so the number is still its own
 		c.giveBack()
 		c.stop.tracer.do(func() { awaitEnd(c.pid) })
-		c.stop.tracer.end()
+		c.stop.endTracer()
 		c.reading.Lock()
 		if c.mem != nil {
 			_ = c.mem.Close()

@@ -69,7 +69,11 @@ func (s *Stop) injectIn(th *thread, prog *program, forks bool) (uint64, error) {
 	if forks {
 		// The child is attached before it runs. No option that kills is among
 		// these: the child would share it with the thread that makes it.
-		if err := setOptions(th.TID, seizeOptions|unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_TRACEFORK|unix.PTRACE_O_TRACEVFORK); err != nil {
+		options := seizeOptions | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK
+		if s.family != nil {
+			options = familyOptions
+		}
+		if err := setOptions(th.TID, options); err != nil {
 			return 0, s.lost(th, err)
 		}
 	}

@@ -166,8 +166,9 @@ func redirectsSyscalls(tid int) bool {
 type news struct {
 	stopped bool
 	ended   bool
-	event   int // PTRACE_EVENT_*, or 0
-	signal  int // of the stop: a signal, SIGTRAP, or syscallStop
+	event   int             // PTRACE_EVENT_*, or 0
+	signal  int             // of the stop: a signal, SIGTRAP, or syscallStop
+	status  unix.WaitStatus // of the end
 }
 
 // look asks, without waiting, what a tracee did since it last ran. The news that
@@ -193,10 +194,9 @@ func look(tid int) news {
 		}
 	}
 	n.ended = !n.stopped
-	var status unix.WaitStatus
 	// It changes nothing for a thread that was killed meanwhile: its end is the
 	// next news.
-	_, _ = unix.Wait4(tid, &status, unix.WNOHANG|unix.WALL|unix.WNOTHREAD, nil)
+	_, _ = unix.Wait4(tid, &n.status, unix.WNOHANG|unix.WALL|unix.WNOTHREAD, nil)
 	return n
 }
 

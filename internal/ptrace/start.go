@@ -28,18 +28,26 @@ func Start(ctx context.Context, t *proc.Target, o Options) (*Stop, error) {
 
 // start is Start for all threads, or for only one of them when that is not 0.
 func start(ctx context.Context, t *proc.Target, o Options, only int) (*Stop, error) {
-	if err := refuse(t); err != nil {
-		return nil, err
+	family := following(t.ID)
+	if family == nil {
+		if err := refuse(t); err != nil {
+			return nil, err
+		}
 	}
 	l, err := outlookOf(t, only == 0)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stop{target: t, opts: o, outlook: l, tracer: newTracer(), only: only, filters: map[int]filterSet{}}
+	s := &Stop{target: t, opts: o, outlook: l, family: family, only: only, filters: map[int]filterSet{}}
+	if family != nil {
+		s.tracer = family.tracer
+	} else {
+		s.tracer = newTracer()
+	}
 	err = ErrReleased
 	s.tracer.do(func() { err = s.begin(ctx) })
 	if err != nil {
-		s.tracer.end()
+		s.endTracer()
 		s.awaitDetached()
 		return nil, err
 	}
@@ -71,10 +79,12 @@ func (s *Stop) begin(ctx context.Context) error {
 	if err != nil {
 		for _, th := range s.threads {
 			if th.state == stopped {
-				_ = detach(th.TID) // fails for one that was killed, and only then
+				_ = s.letGoOn(th) // fails for one that was killed, and only then
 			}
 		}
-		s.letGo()
+		if s.family == nil { // else the family looks after those that stop later
+			s.letGo()
+		}
 	}
 	return err
 }
@@ -124,7 +134,9 @@ func (s *Stop) sleeps(tid, try int) bool {
 // hold seizes every thread while the target runs, then interrupts all, and
 // goes on until a look at the list of threads finds none that is not held.
 func (s *Stop) hold(ctx context.Context) error {
-	defer s.rescue()()
+	if s.family == nil {
+		defer s.rescue()()
+	}
 	known := map[int]bool{}
 	const passes = 8 // a target that makes threads all the time is caught by the interrupts below
 	for range passes {
@@ -183,7 +195,7 @@ func (s *Stop) check() error {
 }
 
 func (s *Stop) interrupt(th *thread) {
-	if th.state != running {
+	if th.state != running || th.parked {
 		return
 	}
 	th.told = true
@@ -211,6 +223,12 @@ func (s *Stop) seizeNew(known map[int]bool) ([]*thread, error) {
 		if err != nil || st.state == 'Z' || st.state == 'X' || st.worker() {
 			continue // ended, or never runs user code
 		}
+		if s.family != nil {
+			if th := s.adopt(tid); th != nil {
+				found = append(found, th)
+			}
+			continue
+		}
 		switch err := s.attach(tid); {
 		case err == nil:
 			th := &thread{Thread: Thread{TID: tid}}
@@ -222,6 +240,23 @@ func (s *Stop) seizeNew(known map[int]bool) ([]*thread, error) {
 		}
 	}
 	return found, nil
+}
+
+// adopt takes over a thread that the target's family traces already; nil when
+// it stands at its end.
+func (s *Stop) adopt(tid int) *thread {
+	tr := s.family.tracees[tid]
+	if tr == nil {
+		// The news of it is still to come.
+		tr = &tracee{tid: tid, of: s.family.members[s.target.ID.PID], born: true}
+		s.family.tracees[tid] = tr
+	}
+	if tr.state == leaving {
+		return nil
+	}
+	th := &thread{Thread: Thread{TID: tid}, parked: tr.state == parked}
+	s.threads = append(s.threads, th)
+	return th
 }
 
 // attach seizes one thread. The kernel says EPERM also of a thread that is
@@ -275,6 +310,9 @@ func (s *Stop) collect(ctx context.Context, deadline time.Time) error {
 
 // settle takes the news of one thread that was told to stop.
 func (s *Stop) settle(th *thread, try int) error {
+	if th.parked {
+		return s.stopped(th)
+	}
 	n := look(th.TID)
 	if !n.stopped && !n.ended && try > 20 {
 		n = lookAgain(th.TID)
@@ -282,12 +320,19 @@ func (s *Stop) settle(th *thread, try int) error {
 	switch {
 	case n.ended:
 		th.state = ended
+		s.tellFamily(th, n)
 	case !n.stopped:
+	case s.family != nil && n.event != 0 && n.event != eventStop:
+		return s.familyNews(th, n)
 	case n.event == unix.PTRACE_EVENT_EXEC:
 		th.state = stopped // so that it is detached
 		return fmt.Errorf("pid %d started another program while it was being stopped: %w", s.target.ID.PID, proc.ErrGone)
 	case n.event == eventStop:
-		return s.stopped(th) // also when it is in a group-stop, as n.signal would tell
+		if n.signal != int(unix.SIGTRAP) {
+			th.group = n.signal // it is in a group-stop
+		}
+		s.arrived(th)
+		return s.stopped(th)
 	case n.event == 0 && n.signal != syscallStop:
 		// A signal came before our interrupt. The kernel delivers it with its
 		// siginfo and then stops the thread for us.
@@ -296,6 +341,42 @@ func (s *Stop) settle(th *thread, try int) error {
 		_ = cont(th.TID, 0)
 	}
 	return nil
+}
+
+// familyNews hands what the target's family traces for to it: the thread goes
+// on then, or stands at its end.
+func (s *Stop) familyNews(th *thread, n news) error {
+	s.tellFamily(th, n)
+	switch n.event {
+	case unix.PTRACE_EVENT_EXEC:
+		th.state = ended
+		return fmt.Errorf("pid %d started another program while it was being stopped: %w", s.target.ID.PID, proc.ErrGone)
+	case unix.PTRACE_EVENT_EXIT:
+		if tr := s.family.tracees[th.TID]; tr != nil && tr.state == leaving {
+			th.state = ended
+		}
+	}
+	return nil
+}
+
+func (s *Stop) tellFamily(th *thread, n news) {
+	if s.family == nil {
+		return
+	}
+	if tr := s.family.tracees[th.TID]; tr != nil {
+		s.family.handle(tr, n)
+	}
+}
+
+// arrived notes that a thread's first stop, if it was that, needs no further
+// thought.
+func (s *Stop) arrived(th *thread) {
+	if s.family == nil {
+		return
+	}
+	if tr := s.family.tracees[th.TID]; tr != nil {
+		tr.born = false
+	}
 }
 
 // stopped notes a thread's registers. A system call that our interrupt broke
@@ -344,6 +425,9 @@ func (s *Stop) stuck() error {
 // awaitDetached waits until the end of the tracing thread has detached what
 // did not stop, so that a returned error means a free target.
 func (s *Stop) awaitDetached() {
+	if s.family != nil {
+		return
+	}
 	deadline := time.Now().Add(afterwards)
 	for try := 0; s.tracer.alive() && time.Now().Before(deadline); try++ {
 		breathe(try)

@@ -27,6 +27,7 @@ type Stop struct {
 	target  *proc.Target
 	opts    Options
 	tracer  *tracer
+	family  *Family // that the target belongs to; nil for a process that others started
 	outlook *outlook
 	only    int       // when not 0, the one thread to stop
 	prefer  int       // when not 0, the one thread that may make calls; tests try each
@@ -154,10 +155,17 @@ func (s *Stop) cleanUp() error {
 func (s *Stop) end() {
 	s.ending.Do(func() {
 		if !s.keep {
-			s.tracer.end()
+			s.endTracer()
 			s.awaitDetached()
 		}
 	})
+}
+
+// endTracer ends the tracer's thread, unless it is a family's.
+func (s *Stop) endTracer() {
+	if s.family == nil {
+		s.tracer.end()
+	}
 }
 
 // release detaches all threads; why is what later calls are told. It runs on
@@ -175,13 +183,26 @@ func (s *Stop) release(why error) error {
 		if t.state != stopped {
 			continue
 		}
-		if e := detach(t.TID); e != nil && !errors.Is(e, unix.ESRCH) && err == nil {
+		if e := s.letGoOn(t); e != nil && !errors.Is(e, unix.ESRCH) && err == nil {
 			err = fmt.Errorf("detach from thread %d: %w", t.TID, e)
 		}
 	}
 	step("released")
 	s.pause.Store(int64(time.Since(s.began)))
 	return errors.Join(err, s.mem.Close())
+}
+
+// letGoOn detaches a stopped thread. One of a family goes on traced, and one
+// that its family holds stays where it is.
+func (s *Stop) letGoOn(t *thread) error {
+	switch {
+	case s.family == nil:
+		return detach(t.TID)
+	case t.parked:
+		return nil
+	}
+	s.family.goOn(t.TID, t.group)
+	return nil
 }
 
 // expire releases the target when its time is over.

@@ -27,6 +27,8 @@ type thread struct {
 	restore unix.PtraceRegs // what it goes on with: Regs, with an interrupted call made restartable
 	mask    uint64          // the signal mask to go on with, known once it was a host
 	busy    bool            // inside the stub; it finishes alone if it is let go
+	parked  bool            // its family holds it, before and after this stop
+	group   int             // the signal that stopped it, zero when it ran
 }
 
 type threadState uint8
