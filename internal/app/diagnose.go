@@ -168,7 +168,7 @@ func (d *diagnosis) pausesOf(from int) {
 // its own.
 func (d *diagnosis) aim() leak.Aim {
 	var aim leak.Aim
-	for _, usable := range d.books.View().LostSizes() {
+	for _, usable := range d.view().LostSizes() {
 		slack := uint64(31 + 16)
 		if usable >= 64<<10 {
 			slack += 4096

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"stanch/internal/detect"
@@ -26,6 +27,7 @@ type observation struct {
 	program  proc.ExecID  // what the target ran when the observation began
 	core     *proc.Core   // when they come from a core file
 	clock    *proc.Clock
+	lock     *sync.Mutex // of books, while sources say to them
 	books    *ledger.Ledger
 	sink     leak.Sink // the books and, when recording, the file
 	atlas    *leak.Atlas
@@ -102,9 +104,9 @@ func (a *app) observe(ctx context.Context, t *proc.Target, f *lookFlags, more ..
 }
 
 func newObservation(p *progress, f *lookFlags, more ...leak.Sink) *observation {
-	o := &observation{clock: proc.NewClock(), books: ledger.New(), progress: p, budget: &budget{max: f.maxPause}, show: f.showContents}
+	o := &observation{clock: proc.NewClock(), lock: &sync.Mutex{}, books: ledger.New(), progress: p, budget: &budget{max: f.maxPause}, show: f.showContents}
 	o.subject.began = o.clock.Wall
-	o.sink = leak.Serial(leak.Tee(append([]leak.Sink{o.books, o.budget}, more...)...))
+	o.sink = leak.SerialBy(o.lock, leak.Tee(append([]leak.Sink{o.books, o.budget}, more...)...))
 	return o
 }
 
@@ -117,6 +119,13 @@ func subjectOf(t *proc.Target, clock *proc.Clock) subject {
 		s.exe = exe
 	}
 	return s
+}
+
+// view is what the books hold now.
+func (o *observation) view() *ledger.View {
+	o.lock.Lock()
+	defer o.lock.Unlock()
+	return o.books.View()
 }
 
 // name is "comm[pid]".
@@ -193,7 +202,7 @@ func (o *observation) heapOptions() heap.Options {
 
 // walked reports whether the last look understood the heap.
 func (o *observation) walked() bool {
-	for _, p := range o.books.View().Procs {
+	for _, p := range o.view().Procs {
 		if look := p.LastLook(); look != nil && look.Walked {
 			return true
 		}
@@ -218,12 +227,12 @@ func (o *observation) gauges(ctx context.Context) error {
 
 // findings runs the detectors without names: enough to count.
 func (o *observation) findings(c detect.Config) []leak.Finding {
-	return detect.Run(o.books.View(), c)
+	return detect.Run(o.view(), c)
 }
 
 // conclude makes the report of what was observed.
 func (o *observation) conclude(c detect.Config) *leak.Report {
-	view := o.books.View()
+	view := o.view()
 	names := symbol.New(o.symbols())
 	defer func() { _ = names.Close() }() // it only read
 	c.Name = func(f leak.Frame) []leak.StackFrame { return names.Frames(view.Maps[f.Map], f) }

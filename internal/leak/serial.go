@@ -4,8 +4,12 @@ import "sync"
 
 // Serial makes a sink that several sources may call at once: each call waits
 // its turn. The target never waits for a source, so a source may wait here.
-func Serial(s Sink) Sink {
-	locked := &serial{sink: s}
+func Serial(s Sink) Sink { return SerialBy(&sync.Mutex{}, s) }
+
+// SerialBy is Serial whose calls hold lock: who holds it too may look at what
+// the sink keeps.
+func SerialBy(lock sync.Locker, s Sink) Sink {
+	locked := &serial{lock: lock, sink: s}
 	if e, ok := s.(EdgeSink); ok {
 		return &edgeSerial{serial: locked, edges: e}
 	}
@@ -13,13 +17,13 @@ func Serial(s Sink) Sink {
 }
 
 type serial struct {
-	mu   sync.Mutex
+	lock sync.Locker
 	sink Sink
 }
 
 func (l *serial) do(say func(Sink)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.lock.Lock()
+	defer l.lock.Unlock()
 	say(l.sink)
 }
 

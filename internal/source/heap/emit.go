@@ -12,6 +12,7 @@ type Look struct {
 	At     time.Duration
 	Proc   leak.ProcID
 	Single bool // a core file
+	Final  bool // the process stood at its end
 	Pause  time.Duration
 }
 
@@ -23,7 +24,7 @@ const batchSize = 4096
 // image must still be readable.
 func (r *Result) Emit(sink leak.Sink, k Look) error {
 	sink.Look(leak.Look{
-		N: k.N, At: k.At, Proc: k.Proc, Single: k.Single, Pause: k.Pause,
+		N: k.N, At: k.At, Proc: k.Proc, Single: k.Single, Final: k.Final, Pause: k.Pause,
 		Allocator: r.Allocator, Walked: r.Walked, Blocks: r.Blocks, Bytes: r.Bytes, Free: r.Free,
 		LostBlocks: r.LostBlocks, LostBytes: r.LostBytes, PendingIO: r.img.PendingIO,
 		ReadBytes: r.ReadBytes, Uncertainty: r.Doubts,
