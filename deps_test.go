@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"record":         {"leak"},
 	"ledger":         {"leak"},
 	"render":         {"leak"},
+	"suppress":       {"leak"},
 	"unwind":         {"leak"},
 	"ptrace":         {"leak", "proc"},
 	"symbol":         {"leak", "proc"},
@@ -29,7 +30,7 @@ var arrows = map[string][]string{
 	"source/sampler": {"leak", "proc"},
 	"detect":         {"leak", "ledger"},
 	"fixture":        {},
-	"app":            {"leak", "proc", "ptrace", "record", "ledger", "render", "detect", "symbol", "unwind", "source/heap", "source/probe", "source/sampler"},
+	"app":            {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/heap", "source/probe", "source/sampler"},
 }
 
 // libraries lists who may import a third-party module.
