@@ -45,13 +45,13 @@ type edgeSerial struct {
 }
 
 func (l *edgeSerial) Blocks(v []Verdict) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.lock.Lock()
+	defer l.lock.Unlock()
 	l.edges.Blocks(v)
 }
 
 func (l *edgeSerial) Edges(e []Edge) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.lock.Lock()
+	defer l.lock.Unlock()
 	l.edges.Edges(e)
 }
