@@ -21,6 +21,8 @@ type output struct {
 	file   string
 	force  bool
 	failOn string
+
+	expected expected
 }
 
 func (o *output) flags(cmd *cobra.Command) {
@@ -29,6 +31,7 @@ func (o *output) flags(cmd *cobra.Command) {
 	f.StringVarP(&o.file, "output", "o", "", "write the report to this file (mode 0600) instead of standard output")
 	f.BoolVar(&o.force, "force", false, "overwrite the output file")
 	f.StringVar(&o.failOn, "fail-on", "leak", "exit 3 from this severity on: leak, growth, risk, or none")
+	o.expected.flags(cmd)
 }
 
 // check finds mistakes before the target is touched.
@@ -46,7 +49,7 @@ func (o *output) check() error {
 			return usagef("%s exists; give another name, or --force to overwrite it", o.file)
 		}
 	}
-	return nil
+	return o.expected.check(o)
 }
 
 func (o *output) renderer() (render.Format, error) {
@@ -94,7 +97,7 @@ func (o *output) write(std io.Writer, r *leak.Report) error {
 
 // code is the exit code that the report means.
 func (o *output) code(r *leak.Report) int {
-	if o.failOn == "none" {
+	if o.failOn == "none" || o.expected.keep != "" {
 		return ExitOK
 	}
 	from := leak.Severity(o.failOn).Rank()

@@ -94,6 +94,10 @@ func reports() map[string]*leak.Report {
 		"only_rest": {Targets: []leak.ReportTarget{clean}, Observed: cost, Findings: []leak.Finding{rest}},
 		"two": {Targets: []leak.ReportTarget{clean, {ID: 2, PID: 4712, Comm: "worker"}}, Observed: leak.Observed{Start: start, DurationS: 3},
 			Findings: []leak.Finding{fds}},
+		"known": {Targets: []leak.ReportTarget{collectd}, Observed: cost,
+			Suppressed: []leak.Suppressed{{Rule: "function:parse_*", At: "known.supp:1", Findings: 1, Count: 2, Bytes: 800}, {Rule: "leak:poll", At: "known.supp:2"}},
+			Known:      []leak.Known{{Baseline: "base.json", Findings: 1, Count: 4, Bytes: 400, WasCount: 3, WasBytes: 300, Gone: []string{"64-byte blocks from draw are never freed"}}},
+			Notes:      []string{"1 finding (2 blocks, 800 bytes) suppressed by function:parse_* (known.supp:1)"}},
 	}
 }
 

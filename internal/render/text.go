@@ -219,6 +219,10 @@ func perHour(n float64) string {
 
 // nothing says what was looked at when nothing was found.
 func nothing(b *strings.Builder, r *leak.Report, t *leak.ReportTarget) {
+	if n := expected(r); n > 0 {
+		wrap(b, "", fmt.Sprintf("nothing new found in %s; suppressed or known, as the notes say: %s", seconds(r.Observed.DurationS), leak.FormatCount(n)))
+		return
+	}
 	switch {
 	case t.HeapBlocks != nil:
 		state := "pointers lead to all of them"
@@ -232,6 +236,17 @@ func nothing(b *strings.Builder, r *leak.Report, t *leak.ReportTarget) {
 	default:
 		wrap(b, "", fmt.Sprintf("nothing found in %s; the heap was not examined", seconds(r.Observed.DurationS)))
 	}
+}
+
+// expected is how many findings suppressions and baselines took out.
+func expected(r *leak.Report) (n uint64) {
+	for i := range r.Suppressed {
+		n += uint64(r.Suppressed[i].Findings)
+	}
+	for i := range r.Known {
+		n += uint64(r.Known[i].Findings)
+	}
+	return n
 }
 
 func bytesOf(n *uint64) string {

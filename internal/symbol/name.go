@@ -50,6 +50,9 @@ func mangled(symbol string) bool {
 	return strings.HasPrefix(symbol, "_Z") || strings.HasPrefix(symbol, "_R") || strings.HasPrefix(symbol, "___Z")
 }
 
+// Readable gives the name that frames have of a function with this symbol.
+func Readable(symbol string) string { return readable(symbol) }
+
 // readable gives the name of a symbol as its author would say it: demangled,
 // without parameters, and without the template arguments that the standard
 // library fills in.
