@@ -29,6 +29,7 @@ type observation struct {
 	clock    *proc.Clock
 	lock     *sync.Mutex // of books, while sources say to them
 	books    *ledger.Ledger
+	one      bool // the books hold other processes too
 	sink     leak.Sink // the books and, when recording, the file
 	atlas    *leak.Atlas
 	progress *progress
@@ -125,6 +126,9 @@ func subjectOf(t *proc.Target, clock *proc.Clock) subject {
 func (o *observation) view() *ledger.View {
 	o.lock.Lock()
 	defer o.lock.Unlock()
+	if o.one {
+		return o.books.ViewOf(o.target.ID)
+	}
 	return o.books.View()
 }
 

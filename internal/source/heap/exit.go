@@ -31,6 +31,9 @@ func ScanExit(ctx context.Context, t *proc.Target, threads []ptrace.Thread, o Op
 		OpenFile: func(m *leak.Mapping) (File, error) { return t.OpenFile(m) },
 		Resident: func(r leak.Range) ([]leak.Range, error) { return pagesOf(t, r) },
 	}
+	if o.Exclude != nil {
+		img.Exclude = o.Exclude()
+	}
 	for i := range threads {
 		th := threadOf(threads[i].TID, &threads[i].Regs)
 		th.InSyscall = threads[i].InSyscall

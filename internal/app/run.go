@@ -1,0 +1,427 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"stanch/internal/leak"
+	"stanch/internal/ledger"
+	"stanch/internal/proc"
+	"stanch/internal/ptrace"
+	"stanch/internal/source/heap"
+	"stanch/internal/source/probe"
+)
+
+// Exit codes of run for what env(1) and its like have them for: stanch itself
+// failed, the program cannot be executed, the program was not found.
+const (
+	exitRunFault    = 125
+	exitNotRunnable = 126
+	exitNotFound    = 127
+)
+
+// runFlags are the command line of run.
+type runFlags struct {
+	look         lookFlags
+	mode         string
+	noChildren   bool
+	leakExitCode int
+	sampleBytes  bytesFlag
+	maxOverhead  float64
+	reachable    bool
+}
+
+func (a *app) run() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARGUMENT...]",
+		Short: "Start a program, check it and its children to their exit (the probe is inside from the start)",
+		Long: `run starts a program and follows it and all that it starts, through fork and exec, until the last of
+them ends. Every allocation is recorded with its stack from before the first initializer on; as each
+process exits, its heap is searched once, and what nothing points to is reported with its line.
+
+The program keeps its standard streams, signals and terminal; the report goes to standard error, or
+to the file of -o. run needs no privileges for one's own programs.
+
+Exit codes: the program's own when it is not 0 (128 + N after signal N), else 3 when something was
+found, else 0; 125 when stanch failed, 126 and 127 when the program could not be started.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("'stanch run' takes a command: stanch run -- ./tests.sh")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			return a.runProgram(cmd.Context(), args, &f)
+		},
+	}
+	cmd.Flags().SetInterspersed(false)
+	f.look.out.flags(cmd)
+	f.look.detectFlags(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.mode, "mode", "exact", "exact records every block, sample about one in so many bytes")
+	fl.BoolVar(&f.noChildren, "no-children", false, "check the program itself only, not what it starts")
+	fl.IntVar(&f.leakExitCode, "leak-exit-code", ExitFound, "the exit code when something was found and the program's own is 0")
+	fl.Float64Var(&f.maxOverhead, "max-overhead", 0, "the most CPU the probe may use, in percent of the program's own; 0 for no limit")
+	fl.BoolVar(&f.reachable, "reachable", false, "also list the blocks that were still reachable at the exit")
+	fl.BoolVar(&f.look.showContents, "show-contents", false, "show the first bytes of lost blocks (they may hold secrets)")
+	f.sampleBytes = 512 << 10
+	fl.Var(&f.sampleBytes, "sample-bytes", "with --mode sample: mean distance of samples in allocated bytes; K, M, G allowed")
+	return cmd
+}
+
+func (f *runFlags) check() error {
+	switch {
+	case f.mode != "exact" && f.mode != "sample":
+		return usagef("--mode is exact or sample, not %q", f.mode)
+	case f.leakExitCode < 0 || f.leakExitCode > 255:
+		return usagef("--leak-exit-code is 0 to 255, not %d", f.leakExitCode)
+	case f.maxOverhead < 0:
+		return usagef("--max-overhead is a percentage, or 0 for no limit, not %g", f.maxOverhead)
+	case f.sampleBytes < 4<<10:
+		return usagef("--sample-bytes is %d; below 4K use --mode exact", f.sampleBytes)
+	}
+	return f.look.out.check()
+}
+
+// runProgram starts the program and makes the exit code.
+func (a *app) runProgram(ctx context.Context, args []string, f *runFlags) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		return cannotStart(args[0], err)
+	}
+	// What stanch itself ignores, the program must not.
+	signal.Reset(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	family, err := ptrace.Launch(ptrace.Command{Path: path, Args: args, Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	if err != nil {
+		return cannotStart(args[0], err)
+	}
+	defer family.Close()
+	r := newRun(family, f)
+	stop := r.forward(ctx)
+	defer stop()
+	status := r.follow(context.WithoutCancel(ctx))
+	report := r.report()
+	if err := a.deliver(report, &f.look.out); err != nil {
+		return codeError{exitRunFault, err}
+	}
+	switch code := f.look.out.code(report); {
+	case status.Signaled():
+		return codeError{128 + int(status.Signal()), nil}
+	case status.ExitStatus() != 0:
+		return codeError{status.ExitStatus(), nil}
+	case code == ExitFound:
+		return codeError{f.leakExitCode, nil}
+	}
+	return nil
+}
+
+// cannotStart is the error of a command that does not exist, or is no program.
+func cannotStart(name string, err error) error {
+	code := exitNotRunnable
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
+		code = exitNotFound
+	case errors.Is(err, proc.ErrUnsupported), errors.Is(err, proc.ErrDenied), errors.Is(err, proc.ErrGone):
+		code = exitRunFault
+	}
+	var named *exec.Error
+	if errors.As(err, &named) {
+		err = named.Err
+	}
+	return codeError{code, fmt.Errorf("cannot start %s: %w", name, err)}
+}
+
+// deliver writes the report of a run: standard output is the program's.
+func (a *app) deliver(r *leak.Report, out *output) error {
+	r.Normalize()
+	return out.write(a.std.Err, r)
+}
+
+// run is one program under observation, with all that it starts.
+type run struct {
+	family *ptrace.Family
+	flags  *runFlags
+	clock  *proc.Clock
+	atlas  *leak.Atlas // its view is of no process; those of the processes stand beside it
+	lock   *sync.Mutex // of books
+	books  *ledger.Ledger
+	sink   leak.Sink
+
+	mu       sync.Mutex // of what follows
+	programs map[leak.ProcID]*program
+	whole    *leak.Report
+	working  sync.WaitGroup
+}
+
+// program is one process of the run, from the moment its program was loaded to
+// the moment it ends or executes another.
+type program struct {
+	*observation
+	parent *program
+	probe  *probe.Probe
+	probed *task
+	placed chan struct{} // closed once it is decided whether there is a probe
+}
+
+func newRun(family *ptrace.Family, f *runFlags) *run {
+	r := &run{family: family, flags: f, clock: proc.NewClock(), lock: &sync.Mutex{}, books: ledger.New(), programs: map[leak.ProcID]*program{}}
+	r.sink = leak.SerialBy(r.lock, r.books)
+	r.atlas = leak.NewAtlas(r.sink, nil)
+	return r
+}
+
+// forward passes on what somebody sends to stanch instead of to the program. A
+// terminal sends its own signals to both.
+func (r *run) forward(ctx context.Context) (stop func()) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGQUIT)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if (s == syscall.SIGINT || s == syscall.SIGQUIT) && inForeground() {
+					continue
+				}
+				_ = r.family.Kill(s.(syscall.Signal)) // it may just have ended
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(signals); close(done) }
+}
+
+// inForeground reports whether a terminal sends its signals to stanch and so to
+// the program too.
+func inForeground() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// follow takes every event until all processes have ended, and gives how the
+// program itself did.
+func (r *run) follow(ctx context.Context) (status unix.WaitStatus) {
+	for e := range r.family.Events() {
+		switch e.Moment {
+		case ptrace.Ready:
+			r.ready(ctx, e)
+		case ptrace.Born:
+			r.born(ctx, e)
+		case ptrace.Replaced:
+			r.replaced(e)
+		case ptrace.Exiting:
+			r.exiting(ctx, e)
+		case ptrace.Ended:
+			if e.Target.ID.PID == r.family.PID() {
+				status = e.Status
+			}
+			r.ended(e)
+		}
+	}
+	r.working.Wait()
+	return status
+}
+
+// program finds what is known of a process.
+func (r *run) program(id leak.ProcID) *program {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.programs[id]
+}
+
+// add notes a new program.
+func (r *run) add(t *proc.Target) *program {
+	o := &observation{
+		target: t, clock: r.clock, lock: r.lock, books: r.books, sink: r.sink, one: true,
+		atlas: r.atlas.Beside(t.BuildID), subject: subjectOf(t, r.clock),
+		progress: newProgress(nil, true), budget: &budget{max: runPause}, show: r.flags.look.showContents,
+	}
+	p := &program{observation: o, placed: make(chan struct{})}
+	r.mu.Lock()
+	r.programs[t.ID] = p
+	r.mu.Unlock()
+	return p
+}
+
+// runPause bounds the stops of a process of a run: nobody waits for it but who
+// called stanch.
+const runPause = 10 * time.Second
+
+// resume lets a process go on.
+func (r *run) resume(t *proc.Target) {
+	// It can only fail when the process was killed where it stood.
+	_ = r.family.Resume(t)
+}
+
+// ready places the probe in a program that is loaded and has not begun.
+func (r *run) ready(ctx context.Context, e ptrace.Event) {
+	skip := r.flags.noChildren && e.Target.ID.PID != r.family.PID()
+	if e.Err != nil || skip {
+		if !skip {
+			r.add(e.Target).note("not checked: %v", e.Err)
+		}
+		if e.Err == nil {
+			r.resume(e.Target)
+		}
+		return
+	}
+	p := r.add(e.Target)
+	r.working.Go(func() {
+		defer r.resume(e.Target)
+		defer close(p.placed)
+		placed, err := probe.Place(ctx, e.Target, probe.Options{
+			Atlas: p.atlas, Clock: r.clock, Exact: r.flags.mode == "exact", FromStart: true, Mappings: true,
+			SampleBytes: uint64(r.flags.sampleBytes), MaxOverhead: r.overhead(), MaxPause: runPause,
+		})
+		if err != nil {
+			if !errors.Is(err, proc.ErrGone) {
+				p.note("no probe: %v; lines are not named", err)
+			}
+			return
+		}
+		r.watch(ctx, p, placed)
+	})
+}
+
+// overhead is --max-overhead as the probe takes it.
+func (r *run) overhead() float64 {
+	if r.flags.maxOverhead == 0 {
+		return -1
+	}
+	return r.flags.maxOverhead / 100
+}
+
+func (r *run) watch(ctx context.Context, p *program, placed *probe.Probe) {
+	p.probe = placed
+	p.probed = background(ctx, func(ctx context.Context) error { return placed.Watch(ctx, p.target, r.sink) })
+}
+
+// born makes the probe that a forked process has a copy of its own.
+func (r *run) born(_ context.Context, e ptrace.Event) {
+	r.resume(e.Target)
+}
+
+// replaced ends the observation of a program that executed another one. What
+// it had not freed went with it.
+func (r *run) replaced(e ptrace.Event) {
+	p := r.program(e.Target.ID)
+	if p == nil {
+		return
+	}
+	r.mu.Lock()
+	delete(r.programs, e.Target.ID)
+	r.mu.Unlock()
+	r.working.Go(func() {
+		p.quit()
+		r.lock.Lock()
+		defer r.lock.Unlock()
+		r.books.Forget(e.Target.ID)
+	})
+}
+
+// quit ends the watch over the probe. An error would only say that the program
+// is gone.
+func (p *program) quit() {
+	<-p.placed
+	if p.probed != nil {
+		_ = p.probed.end()
+	}
+}
+
+// exiting takes the last look at a process.
+func (r *run) exiting(ctx context.Context, e ptrace.Event) {
+	p := r.program(e.Target.ID)
+	if p == nil {
+		r.resume(e.Target)
+		return
+	}
+	r.working.Go(func() {
+		defer r.resume(e.Target)
+		p.quit()
+		if err := r.lastLook(ctx, p); err != nil {
+			p.note("not looked into at its exit: %v", err)
+		}
+		r.conclude(p)
+	})
+}
+
+// lastLook reads the probe's books and searches the heap.
+func (r *run) lastLook(ctx context.Context, p *program) error {
+	threads, err := r.family.Threads(p.target)
+	if err != nil {
+		return err
+	}
+	o := p.heapOptions()
+	o.Progress = nil
+	if p.probe != nil {
+		if err := p.probe.Books(nil, r.sink); err != nil {
+			p.note("the probe's books cannot be read: %v", err)
+		}
+		o.Exclude = p.probe.Ranges
+	}
+	return heap.ScanExit(ctx, p.target, threads, o, r.sink)
+}
+
+// ended concludes what a process left that was killed without a last look.
+func (r *run) ended(e ptrace.Event) {
+	p := r.program(e.Target.ID)
+	if p == nil {
+		return
+	}
+	r.working.Go(func() {
+		p.quit()
+		r.mu.Lock()
+		over := r.programs[e.Target.ID] != p
+		r.mu.Unlock()
+		if over {
+			return
+		}
+		p.note("it was killed by %v and could not be looked into; what the probe last told is not proved lost", unix.SignalName(e.Status.Signal()))
+		r.conclude(p)
+	})
+}
+
+// conclude adds the report of a process to the whole.
+func (r *run) conclude(p *program) {
+	c := r.flags.look.config()
+	report := p.conclude(c)
+	r.lock.Lock()
+	r.books.Forget(p.target.ID)
+	r.lock.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.programs, p.target.ID)
+	r.whole = merge(r.whole, report)
+}
+
+// report is that of all processes.
+func (r *run) report() *leak.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.whole == nil {
+		r.whole = &leak.Report{}
+	}
+	r.whole.Observed.Start = r.clock.Wall
+	r.whole.Observed.DurationS = r.clock.Now().Seconds()
+	return r.whole
+}
