@@ -104,9 +104,12 @@ func Run(v *ledger.View, c Config) []leak.Finding {
 	return out
 }
 
-// urgency orders by time to exhaustion, then rate, then bytes.
+// urgency orders errors before all else, then by time to exhaustion, rate,
+// severity, bytes.
 func urgency(a, b leak.Finding) int {
 	switch {
+	case (a.Severity == leak.SeverityError) != (b.Severity == leak.SeverityError):
+		return -cmp.Compare(a.Severity.Rank(), b.Severity.Rank())
 	case a.Exhaustion != nil && b.Exhaustion != nil && a.Exhaustion.InS != b.Exhaustion.InS:
 		return cmp.Compare(a.Exhaustion.InS, b.Exhaustion.InS)
 	case (a.Exhaustion != nil) != (b.Exhaustion != nil):
@@ -117,6 +120,7 @@ func urgency(a, b leak.Finding) int {
 	}
 	return cmp.Or(
 		-cmp.Compare(perHour(&a), perHour(&b)),
+		-cmp.Compare(a.Severity.Rank(), b.Severity.Rank()),
 		-cmp.Compare(total(&a), total(&b)),
 		cmp.Compare(a.Key, b.Key),
 	)

@@ -61,8 +61,23 @@ type ReportTarget struct {
 	HeapBlocks *uint64 `json:"heap_blocks"`
 	LostBytes  *uint64 `json:"lost_bytes"`
 	LostBlocks *uint64 `json:"lost_blocks"`
+	// How the process ended, "exit 0" or "killed by SIGSEGV"; "" while it lives.
+	Ended string `json:"ended"`
+	// What the look at its exit found; null when there was none.
+	LostDirect     *ReportBlocks `json:"lost_direct"`
+	LostIndirect   *ReportBlocks `json:"lost_indirect"`
+	StillReachable *ReportBlocks `json:"still_reachable"`
+	// What could not be seen of this process alone, one sentence each.
+	Gaps []string `json:"gaps"`
 	// Holders of what is still reachable, largest first.
 	Held []ReportHeld `json:"held"`
+}
+
+// ReportBlocks is a number of blocks and their bytes.
+type ReportBlocks struct {
+	Count    uint64 `json:"count"`
+	Bytes    uint64 `json:"bytes"`
+	BytesAre string `json:"bytes_are"` // "requested", "usable" or "estimated"
 }
 
 // ReportHeld is a line of "who holds the rest".
@@ -89,15 +104,18 @@ type Severity string
 
 // The severities, see docs/ARCHITECTURE.md for what each may claim.
 const (
+	SeverityError  Severity = "error"
 	SeverityLeak   Severity = "leak"
 	SeverityGrowth Severity = "growth"
 	SeverityRisk   Severity = "risk"
 	SeverityNote   Severity = "note"
 )
 
-// Rank is 3 for leak, 2 for growth, 1 for risk, 0 for note.
+// Rank is 4 for error, 3 for leak, 2 for growth, 1 for risk, 0 for note.
 func (s Severity) Rank() int {
 	switch s {
+	case SeverityError:
+		return 4
 	case SeverityLeak:
 		return 3
 	case SeverityGrowth:
@@ -125,7 +143,8 @@ type Finding struct {
 	Rule          string        `json:"rule"`
 	Severity      Severity      `json:"severity"`
 	Kind          string        `json:"kind"`
-	Target        int           `json:"target"`
+	Target        int           `json:"target"`    // of the first process that has it
+	Processes     int           `json:"processes"` // how many of the same executable have it; the numbers are of all of them
 	Title         string        `json:"title"`
 	What          string        `json:"what"`  // what is held or lost, as the title begins: "400-byte blocks"
 	Count         uint64        `json:"count"` // without before_attach
@@ -140,8 +159,25 @@ type Finding struct {
 	Exhaustion    *Exhaustion   `json:"exhaustion"`
 	Stack         []StackFrame  `json:"stack"` // innermost first, allocator frames removed
 	Site          int           `json:"site"`  // index in Stack of the first frame outside libc and wrappers
+	Related       []Related     `json:"related"`
 	Evidence      []string      `json:"evidence"`
 	Advice        []string      `json:"advice"`
+}
+
+// What a Related stack did.
+const (
+	RelatedAllocated  = "allocated"   // the block that is freed now
+	RelatedFreedFirst = "freed first" // the block that is freed a second time now
+	RelatedIndirect   = "indirect"    // blocks that only the lost ones of the finding lead to
+)
+
+// Related is another stack that belongs to a finding.
+type Related struct {
+	What  string       `json:"what"`  // one of the Related words
+	Count uint64       `json:"count"` // how many blocks, where that is another number than the finding's
+	Bytes uint64       `json:"bytes"` // requested
+	Stack []StackFrame `json:"stack"` // as in Finding
+	Site  int          `json:"site"`
 }
 
 // BeforeAttach counts what was lost before anyone looked.
@@ -195,12 +231,18 @@ func (r *Report) Normalize() {
 	r.Observed.PauseMS = nonNil(r.Observed.PauseMS)
 	for i := range r.Targets {
 		r.Targets[i].Held = nonNil(r.Targets[i].Held)
+		r.Targets[i].Gaps = nonNil(r.Targets[i].Gaps)
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
+		f.Processes = max(f.Processes, 1)
 		f.Stack = nonNil(f.Stack)
+		f.Related = nonNil(f.Related)
 		f.Evidence = nonNil(f.Evidence)
 		f.Advice = nonNil(f.Advice)
+		for j := range f.Related {
+			f.Related[j].Stack = nonNil(f.Related[j].Stack)
+		}
 	}
 }
 
