@@ -171,10 +171,10 @@ type run struct {
 // the moment it ends or executes another.
 type program struct {
 	*observation
-	parent *program
 	probe  *probe.Probe
 	probed *task
 	placed chan struct{} // closed once it is decided whether there is a probe
+	forked bool          // it has a copy of its parent's memory
 }
 
 func newRun(family *ptrace.Family, f *runFlags) *run {
@@ -285,12 +285,16 @@ func (r *run) ready(ctx context.Context, e ptrace.Event) {
 		}
 		return
 	}
-	p := r.add(e.Target)
+	r.place(ctx, r.add(e.Target), true)
+}
+
+// place puts a probe into a program that stands still, and lets it go on.
+func (r *run) place(ctx context.Context, p *program, fromStart bool) {
 	r.working.Go(func() {
-		defer r.resume(e.Target)
+		defer r.resume(p.target)
 		defer close(p.placed)
-		placed, err := probe.Place(ctx, e.Target, probe.Options{
-			Atlas: p.atlas, Clock: r.clock, Exact: r.flags.mode == "exact", FromStart: true, Mappings: true,
+		placed, err := probe.Place(ctx, p.target, probe.Options{
+			Atlas: p.atlas, Clock: r.clock, Exact: r.flags.mode == "exact", FromStart: fromStart, Mappings: true,
 			SampleBytes: uint64(r.flags.sampleBytes), MaxOverhead: r.overhead(), MaxPause: runPause,
 		})
 		if err != nil {
@@ -299,7 +303,8 @@ func (r *run) ready(ctx context.Context, e ptrace.Event) {
 			}
 			return
 		}
-		r.watch(ctx, p, placed)
+		p.probe = placed
+		p.probed = background(ctx, func(ctx context.Context) error { return placed.Watch(ctx, p.target, r.sink) })
 	})
 }
 
@@ -311,14 +316,16 @@ func (r *run) overhead() float64 {
 	return r.flags.maxOverhead / 100
 }
 
-func (r *run) watch(ctx context.Context, p *program, placed *probe.Probe) {
-	p.probe = placed
-	p.probed = background(ctx, func(ctx context.Context) error { return placed.Watch(ctx, p.target, r.sink) })
-}
-
-// born makes the probe that a forked process has a copy of its own.
-func (r *run) born(_ context.Context, e ptrace.Event) {
-	r.resume(e.Target)
+// born gives a forked process a probe of its own: the copy of its parent's is
+// quiet. What it inherited is its parent's to lose.
+func (r *run) born(ctx context.Context, e ptrace.Event) {
+	if r.flags.noChildren || r.program(e.Parent) == nil {
+		r.resume(e.Target)
+		return
+	}
+	p := r.add(e.Target)
+	p.forked = true
+	r.place(ctx, p, false)
 }
 
 // replaced ends the observation of a program that executed another one. What
@@ -331,12 +338,12 @@ func (r *run) replaced(e ptrace.Event) {
 	r.mu.Lock()
 	delete(r.programs, e.Target.ID)
 	r.mu.Unlock()
-	r.working.Go(func() {
-		p.quit()
-		r.lock.Lock()
-		defer r.lock.Unlock()
-		r.books.Forget(e.Target.ID)
-	})
+	// The new program has the same identity: all of the old one must be
+	// forgotten before anything is said of the new.
+	p.quit()
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.books.Forget(e.Target.ID)
 }
 
 // quit ends the watch over the probe. An error would only say that the program
@@ -373,13 +380,46 @@ func (r *run) lastLook(ctx context.Context, p *program) error {
 	}
 	o := p.heapOptions()
 	o.Progress = nil
+	sink := r.sink
 	if p.probe != nil {
-		if err := p.probe.Books(nil, r.sink); err != nil {
+		own := &inheritance{Sink: r.sink, recorded: map[uint64]struct{}{}}
+		if p.forked && r.flags.mode == "exact" {
+			sink = own
+		}
+		if err := p.probe.Books(nil, sink); err != nil {
 			p.note("the probe's books cannot be read: %v", err)
 		}
 		o.Exclude = p.probe.Ranges
 	}
-	return heap.ScanExit(ctx, p.target, threads, o, r.sink)
+	return heap.ScanExit(ctx, p.target, threads, o, sink)
+}
+
+// inheritance is a sink that leaves out the lost blocks of a forked process
+// that it has from its parent: those that its own books do not hold.
+type inheritance struct {
+	leak.Sink
+	recorded map[uint64]struct{}
+}
+
+// Acquire notes the block.
+func (i *inheritance) Acquire(a leak.Acquire) {
+	if a.Ref.Kind == leak.KindMemory {
+		i.recorded[a.Ref.ID] = struct{}{}
+	}
+	i.Sink.Acquire(a)
+}
+
+// Verdicts passes on those over blocks that are the process's own, or that
+// such a block leads to.
+func (i *inheritance) Verdicts(vs []leak.Verdict) {
+	own := vs[:0:0]
+	for _, v := range vs {
+		_, mine := i.recorded[v.Ref.ID]
+		if _, owned := i.recorded[v.Owner]; mine || owned && v.Owner != 0 {
+			own = append(own, v)
+		}
+	}
+	i.Sink.Verdicts(own)
 }
 
 // ended concludes what a process left that was killed without a last look.
