@@ -2,78 +2,93 @@
  * bounded; what finds no room is counted and left out. */
 #include "probe.h"
 
-/* Each address may stand in one of two buckets, which fills the table to
- * about 85 % before the first one finds no room. */
-static struct bucket *bucket_of(struct books *b, u64 key, int which) {
-  u64 h = key * (which ? 0xd6e8feb86659fd93ull : 0x9e3779b97f4a7c15ull);
-  return (struct bucket *)b->buckets + (h >> 36 & b->bucket_mask);
+/* A level is a table of its own. When a block finds no room in the last one,
+ * the next begins, with twice as many buckets; so a program with few blocks
+ * touches little memory, and nothing ever moves. A bucket that is full is
+ * rare as long as the level is: the second place and its neighbours serve
+ * until about two thirds of the records are taken. */
+enum { PLACES = 1 + NEIGHBOURS };
+
+static struct bucket *place(const struct books *b, u32 level, u64 key, u32 n) {
+  u64 size = (u64)LEVEL0 << level;
+  u64 h = n == 0 ? key * 0x9e3779b97f4a7c15ull : key * 0xd6e8feb86659fd93ull;
+  u64 i = (h >> 36) + (n ? n - 1 : 0);
+  return (struct bucket *)b->buckets + (size - LEVEL0) + (i & (size - 1));
 }
 
-static u32 check(u64 key, const struct record *r) {
-  u64 h = (key ^ r->size_flags) * 0x9e3779b97f4a7c15ull;
-  h ^= ((u64)r->time << 32 | r->stack) * 0xd6e8feb86659fd93ull;
-  return (u32)(h >> 32);
-}
-
-static void copy(struct record *to, const struct record *from) {
-  store(&to->size_flags, load(&from->size_flags));
-  store(&to->stack, load(&from->stack));
-  store(&to->time, load(&from->time));
-  store(&to->sum, load(&from->sum));
+static u32 last_level(const struct books *b) {
+  u32 level = load(&b->level);
+  return level < b->level_max ? level : b->level_max;
 }
 
 /* Takes a record out for the caller alone, who puts another key in its place:
  * a program that frees a block twice must not make two of us take it. */
-static bool hold(u64 *at, u64 key) {
-  return __atomic_compare_exchange_n(at, &(u64){key}, key | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+static bool hold(struct record *at, u64 have) {
+  return (have & 1) == 0 &&
+         __atomic_compare_exchange_n(&at->key, &have, have | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-static void fill(struct bucket *k, int i, u64 key, const struct record *r) {
-  copy(&k->rec[i], r);
-  store(&k->rec[i].sum, check(key, r));
-  __atomic_store_n(&k->key[i], key, __ATOMIC_RELEASE);
+static void fill(struct record *at, const struct record *r) {
+  store(&at->info, r->info);
+  __atomic_store_n(&at->key, r->key, __ATOMIC_RELEASE);
 }
 
-bool live_insert(struct books *b, u64 key, const struct record *r, struct record *old) {
-  struct bucket *k[2];
-  int space[2] = {0, 0};
-  old->size_flags = 0;
-  for (int w = 0; w < 2; w++) {
-    k[w] = bucket_of(b, key, w);
-    for (int i = 0; i < WAYS; i++) {
-      u64 have = load(&k[w]->key[i]);
-      space[w] += have == 0;
-      if (have == key && hold(&k[w]->key[i], key)) {
-        copy(old, &k[w]->rec[i]);
-        fill(k[w], i, key, r);
+/* Puts r into one level; false when there is no room. */
+static bool insert(struct books *b, u32 level, const struct record *r, struct record *old) {
+  u64 key = r->key & KEY_MASK;
+  for (u32 n = 0; n < PLACES; n++) {
+    struct bucket *k = place(b, level, key, n);
+    struct record *space = 0;
+    for (u32 i = 0; i < WAYS; i++) {
+      struct record *at = &k->rec[i];
+      u64 have = load(&at->key);
+      if (have == 0) {
+        space = space ? space : at;
+      } else if ((have & KEY_MASK) == key && hold(at, have)) {
+        old->key = have;
+        old->info = load(&at->info);
+        fill(at, r);
         return true;
       }
     }
-  }
-  int first = space[1] > space[0];
-  for (int w = 0; w < 2; w++) {
-    struct bucket *in = k[w ^ first];
-    for (int i = 0; i < WAYS; i++) {
-      if (load(&in->key[i]) == 0 &&
-          __atomic_compare_exchange_n(&in->key[i], &(u64){0}, key | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
-        fill(in, i, key, r);
+    for (; space && space < k->rec + WAYS; space++)
+      if (load(&space->key) == 0 &&
+          __atomic_compare_exchange_n(&space->key, &(u64){0}, r->key | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        fill(space, r);
         return true;
       }
-    }
   }
   return false;
 }
 
-bool live_take(struct books *b, u64 key, struct record *r) {
-  for (int w = 0; w < 2; w++) {
-    struct bucket *k = bucket_of(b, key, w);
-    for (int i = 0; i < WAYS; i++) {
-      if (load(&k->key[i]) != key || !hold(&k->key[i], key)) continue;
-      copy(r, &k->rec[i]);
-      __atomic_store_n(&k->key[i], 0, __ATOMIC_RELEASE);
-      return true;
-    }
+bool live_insert(struct books *b, const struct record *r, struct record *old) {
+  old->key = 0;
+  if (load(&b->distrust)) live_take(b, r->key & KEY_MASK, old);
+  u32 level = last_level(b);
+  for (;; level++) {
+    if (insert(b, level, r, old)) return true;
+    if (level >= b->level_max) break;
+    __atomic_compare_exchange_n(&b->level, &(u32){level}, level + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   }
+  while (level-- > 0) /* what was freed in the levels before */
+    if (insert(b, level, r, old)) return true;
+  return false;
+}
+
+bool live_take(struct books *b, u64 key, struct record *r) {
+  for (u32 level = last_level(b) + 1; level-- > 0;)
+    for (u32 n = 0; n < PLACES; n++) {
+      struct bucket *k = place(b, level, key, n);
+      for (u32 i = 0; i < WAYS; i++) {
+        struct record *at = &k->rec[i];
+        u64 have = load(&at->key);
+        if ((have & KEY_MASK) != key || !hold(at, have)) continue;
+        r->key = have;
+        r->info = load(&at->info);
+        __atomic_store_n(&at->key, 0, __ATOMIC_RELEASE);
+        return true;
+      }
+    }
   return false;
 }
 
@@ -88,52 +103,83 @@ void filter_drop(u8 *cell) {
   if (n > 0 && n < 128) add(cell, (u8)-1);
 }
 
-u32 stack_intern(struct books *b, const u64 *frames, u32 n, u64 hash, u8 flags) {
-  struct stack *all = (struct stack *)b->stacks;
-  hash = (hash ^ flags) * 0x9e3779b97f4a7c15ull;
-  hash ^= hash >> 32;
-  if (hash == 0) hash = 1;
-  for (u64 probe = 0; probe < 16; probe++) {
-    u64 i = (hash + probe) & b->stack_mask;
-    if (i < 2) continue;
-    struct stack *s = &all[i];
-    u64 have = __atomic_load_n(&s->hash, __ATOMIC_ACQUIRE);
-    if (have == hash) return (u32)i;
-    if (have != 0) continue;
-    if (!__atomic_compare_exchange_n(&s->hash, &(u64){0}, hash, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-      if (load(&s->hash) == hash) return (u32)i;
-      continue;
-    }
-    u64 at = load(&b->frames_used);
-    if (at + n <= b->frames_max) at = add(&b->frames_used, n);
-    if (at + n <= b->frames_max) {
-      u64 *to = (u64 *)b->frames + at;
-      for (u32 j = 0; j < n; j++) store(&to[j], frames[j]);
-      store(&s->frames, (u32)at);
-      store(&s->n, (u8)n);
-    } else {
-      add(&b->lost_stacks, 1);
-    }
-    __atomic_store_n(&s->flags, flags | STACK_READY, __ATOMIC_RELEASE);
-    return (u32)i;
+/* A new entry, complete; 0 when there is no room for it. */
+static u32 new_stack(struct books *b, const u64 *frames, u32 n, u8 flags, u16 shard, u64 size) {
+  if (load(&b->stacks_used) >= b->stacks_max) return 0;
+  u64 i = add(&b->stacks_used, 1);
+  if (i >= b->stacks_max) return 0;
+  struct stack *s = (struct stack *)b->stacks + i;
+  u64 at = load(&b->frames_used);
+  if (at + n <= b->frames_max) at = add(&b->frames_used, n);
+  if (at + n <= b->frames_max) {
+    u64 *to = (u64 *)b->frames + at;
+    for (u32 j = 0; j < n; j++) store(&to[j], frames[j]);
+    store(&s->frames, (u32)at);
+    store(&s->n, (u8)n);
+  } else {
+    add(&b->lost_stacks, 1);
   }
+  store(&s->shard, shard);
+  store(&s->size, size);
+  __atomic_store_n(&s->flags, flags | STACK_READY, __ATOMIC_RELEASE);
+  return (u32)i;
+}
+
+#define STACK_INDEX ((1ull << STACK_BITS) - 1)
+
+u32 stack_intern(struct books *b, const u64 *frames, u32 n, u64 hash, u8 flags, u16 shard, u64 size) {
+  hash = (hash ^ flags ^ (u64)shard << 8) * 0x9e3779b97f4a7c15ull;
+  hash ^= hash >> 32;
+  if (hash >> STACK_BITS == 0) hash |= 1ull << 63;
+  u32 mine = 0;
+  for (u32 g = 0; g < 3; g++) {
+    u64 which = g ? 1 : 0, group = g ? hash ^ (g - 1) : hash;
+    u64 *at = (u64 *)b->index[which] + (group & b->index_mask[which]) * GROUP;
+    for (u32 i = 0; i < GROUP; i++) {
+      u64 have = __atomic_load_n(&at[i], __ATOMIC_ACQUIRE);
+      if (have == 0) {
+        if (mine == 0) mine = new_stack(b, frames, n, flags, shard, size);
+        if (mine == 0) goto full;
+        u64 entry = (hash & ~STACK_INDEX) | mine;
+        if (__atomic_compare_exchange_n(&at[i], &have, entry, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return mine;
+      }
+      if ((have ^ hash) >> STACK_BITS == 0) return (u32)(have & STACK_INDEX);
+    }
+  }
+full:
   add(&b->lost_stacks, 1);
   return flags & STACK_EXACT ? 1 : 0;
 }
 
 static u64 weighted(u64 size, u64 weight) { return (u64)((u128)size * weight / WEIGHT_ONE); }
 
-void stack_acquired(struct books *b, u32 stack, u64 size, u64 weight, u32 time) {
-  struct stack *s = (struct stack *)b->stacks + (stack & b->stack_mask);
-  add(&s->acq_n, weight ? weight : 1);
-  add(&s->acq_bytes, weight ? weighted(size, weight) : size);
-  if (weight) add(&s->events, 1);
-  if (load(&s->first) == 0) store(&s->first, time);
-  store(&s->last, time);
+static struct stack *entry(struct books *b, u32 stack) {
+  return (struct stack *)b->stacks + (stack < b->stacks_max ? stack : 0);
 }
 
-void stack_released(struct books *b, u32 stack, u64 size, u64 weight) {
-  struct stack *s = (struct stack *)b->stacks + (stack & b->stack_mask);
-  add(&s->rel_n, weight ? weight : 1);
-  add(&s->rel_bytes, weight ? weighted(size, weight) : size);
+/* One instruction: a signal handler of this thread may count too. */
+static void bump(u64 *p, u64 v) { __asm__ volatile("addq %1, %0" : "+m"(*p) : "er"(v) : "cc"); }
+
+void stack_acquired(struct books *b, u16 shard, u32 stack, u64 size, u64 weight) {
+  struct stack *s = entry(b, stack);
+  u64 n = weight ? weight : 1, bytes = weight ? weighted(size, weight) : size - s->size;
+  if (shard != 0 && load(&s->shard) == shard) {
+    bump(&s->acq_n, n);
+    if (bytes) bump(&s->acq_bytes, bytes);
+  } else {
+    add(&s->acq_n, n);
+    if (bytes) add(&s->acq_bytes, bytes);
+  }
+}
+
+void stack_released(struct books *b, u16 shard, u32 stack, u64 size, u64 weight) {
+  struct stack *s = entry(b, stack);
+  u64 n = weight ? weight : 1, bytes = weight ? weighted(size, weight) : size - s->size;
+  if (shard != 0 && load(&s->shard) == shard) {
+    bump(&s->rel_n, n);
+    if (bytes) bump(&s->rel_bytes, bytes);
+  } else {
+    add(&s->far_n, n);
+    if (bytes) add(&s->far_bytes, bytes);
+  }
 }

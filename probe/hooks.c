@@ -11,8 +11,6 @@ extern struct near near __attribute__((visibility("hidden")));
 
 enum { WATCH_NOT = 0, WATCH_SAMPLE = 1, WATCH_EXACT = 2, WATCH_AROUND = 3 };
 
-#define SIZE_MAX_SANE (1ull << 46) /* more than an address space: the original will refuse it */
-
 static inline u64 thread_pointer(void) {
   u64 fs;
   __asm__("mov %%fs:0, %0" : "=r"(fs));
@@ -39,6 +37,7 @@ static struct slot *slot_of(u64 fs) {
     s->busy = 0;
     s->lo = s->hi = 0;
     s->notebook = 0;
+    s->shard = s->sharded = s->walking = 0;
     s->rng = (fs ^ near.state.seed) * 0x9e3779b97f4a7c15ull | 1;
     s->mean = load(&near.state.mean_now) % MEANS;
     s->counter = sample_interval(&s->rng, near.state.mean[s->mean]);
@@ -71,11 +70,12 @@ static void set_busy(struct slot *s, u64 fs, u64 sp) {
   store(&s->owner, fs | 1);
 }
 
-static void clear_busy(struct slot *s, u64 fs, u64 sp) {
+/* was is the hook that this one interrupted, or 0. */
+static void clear_busy(struct slot *s, u64 fs, u64 sp, u64 was) {
   if (load(&s->busy) != sp || load(&s->owner) != (fs | 1)) return;
-  store(&s->busy, 0);
+  store(&s->busy, was);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  store(&s->owner, fs);
+  if (was == 0) store(&s->owner, fs);
 }
 
 static bool lease_over(u64 now) {
@@ -96,41 +96,54 @@ static bool aimed(u64 size) {
   return false;
 }
 
-static u64 weight_of(u64 size_flags) {
-  if (size_flags >> 56 & REC_EXACT) return 0; /* counted plainly */
-  return sample_weight(size_flags & 0xffffffffffffull, near.state.mean[(size_flags >> 48 & 0xff) % MEANS]);
+static u64 weight_of(const struct record *r) {
+  u32 mean = record_mean(r);
+  if (mean == REC_EXACT) return 0; /* counted plainly */
+  return sample_weight(record_size(r), near.state.mean[mean % MEANS]);
 }
 
-static void released(struct books *b, u32 stack, u64 size_flags) {
-  stack_released(b, stack, size_flags & 0xffffffffffffull, weight_of(size_flags));
+static void released(struct books *b, const struct slot *s, const struct record *r) {
+  stack_released(b, s ? s->shard : 0, record_stack(r), record_size(r), weight_of(r));
 }
+
+static u8 *cell_of(u64 key) { return &near.filter[filter_index(key, near.state.filter_mask) % FILTER_MAX]; }
 
 static bool take(struct books *b, u64 key, struct record *r) {
-  u8 *cell = &near.filter[filter_index(key, near.state.filter_mask) % FILTER_MAX];
-  if (key == 0 || load(cell) == 0 || !live_take(b, key, r)) return false;
+  if (key == 0 || (key & ~KEY_MASK) || (key & 1)) return false;
+  if (load(&near.state.exact)) return live_take(b, key, r);
+  u8 *cell = cell_of(key);
+  if (load(cell) == 0 || !live_take(b, key, r)) return false;
   filter_drop(cell);
   return true;
 }
 
-static bool put(struct books *b, u64 key, const struct record *r) {
+static bool put(struct books *b, const struct slot *s, const struct record *r) {
   struct record old;
-  u8 *cell = &near.filter[filter_index(key, near.state.filter_mask) % FILTER_MAX];
-  if (key & 1) { /* no allocator gives odd addresses; keys use the bit */
+  u64 key = r->key & KEY_MASK;
+  bool exact = load(&near.state.exact);
+  u8 *cell = cell_of(key);
+  if (!exact) filter_add(cell); /* before the record: a free in between must see it */
+  bool done = live_insert(b, r, &old);
+  if (!done) {
+    if (!exact) filter_drop(cell);
     add(&b->lost_live, 1);
-    return false;
   }
-  filter_add(cell); /* before the record: a free in between must see it */
-  if (!live_insert(b, key, r, &old)) {
-    filter_drop(cell);
-    add(&b->lost_live, 1);
-    return false;
-  }
-  if (old.size_flags != 0) {
-    filter_drop(cell);
+  if (old.key != 0) {
+    if (!exact) filter_drop(cell);
     add(&b->stale, 1);
-    released(b, old.stack, old.size_flags);
+    released(b, s, &old);
   }
-  return true;
+  return done;
+}
+
+/* Whether a hook of this thread is at work whose original made this call: the
+ * blocks that pass between the two are the hook's matter. What a signal
+ * handler does meanwhile is not: between the two lies the kernel's frame, with
+ * the registers (at least 512 bytes by themselves), or they are on different
+ * stacks. */
+static bool inner(const struct slot *s, u64 sp) {
+  u64 busy = load(&s->busy);
+  return (load(&s->owner) & 1) && sp < busy && busy - sp < 1000;
 }
 
 static void enter_free(struct frame *f, struct books *b, struct slot *s, u64 fs) {
@@ -139,10 +152,10 @@ static void enter_free(struct frame *f, struct books *b, struct slot *s, u64 fs)
   if (mine) set_busy(s, fs, sp);
   struct record r;
   if (take(b, f->rdi, &r)) {
-    released(b, r.stack, r.size_flags);
+    released(b, s, &r);
     if (s) s->releases++;
   }
-  if (mine) clear_busy(s, fs, sp);
+  if (mine) clear_busy(s, fs, sp, 0);
 }
 
 static bool resizes(u32 class) { return class == CLASS_REALLOC || class == CLASS_REALLOCN; }
@@ -178,7 +191,9 @@ static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs)
   f->old_key = 0;
   f->mean = 0;
   if (f->size > SIZE_MAX_SANE) return WATCH_NOT;
-  if ((load(&s->owner) & 1) && !abandoned(s, fs, sp)) return WATCH_NOT; /* a call inside a call */
+  if (inner(s, sp)) return WATCH_NOT;
+  f->was_busy = (load(&s->owner) & 1) && !abandoned(s, fs, sp) ? load(&s->busy) : 0;
+  if (f->was_busy == 0) s->walking = 0;
   s->calls++;
   f->watch = decide(f, s);
   if (f->watch == WATCH_SAMPLE && lease_over(rdtsc())) return WATCH_NOT;
@@ -187,10 +202,8 @@ static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs)
      * frees it, so its end is noted first and taken back if that fails. */
     struct record r;
     if (take(b, f->rdi, &r)) {
-      f->old_key = f->rdi;
-      f->old_size_flags = r.size_flags;
-      f->old_stack = r.stack;
-      f->old_time = r.time;
+      f->old_key = r.key;
+      f->old_info = r.info;
     }
   }
   if (f->watch == WATCH_NOT && (f->old_key != 0 || (f->info & INFO_FRAMED))) f->watch = WATCH_AROUND;
@@ -239,11 +252,22 @@ __attribute__((visibility("hidden"))) u32 probe_enter(struct frame *f) {
   return watch;
 }
 
+/* The first threads get stacks of their own. */
+static u16 shard_of(struct books *b, struct slot *s) {
+  if (s->sharded) return s->shard;
+  s->sharded = 1;
+  if (load(&b->shards_used) < SHARDS) {
+    u32 n = add(&b->shards_used, 1) + 1;
+    if (n <= SHARDS) s->shard = (u16)n;
+  }
+  return s->shard;
+}
+
 /* The stack table's entry for the caller of this hook. */
 static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
   u64 sp = stack_pointer(f), limit = stack_limit(s, fs, sp), hash;
   struct note *note = note_of(b, &s->notebook, sp);
-  if (note && note_holds(b, note, sp, f->rbp, limit) && (note->flags & STACK_EXACT) == flags) {
+  if (note && note_holds(b, note, sp, f->rbp, limit) && (note->flags & ~STACK_CUT) == flags) {
     if (note->flags & STACK_CUT) add(&b->cut, 1);
     return note->stack;
   }
@@ -254,7 +278,8 @@ static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 
     add(&b->cut, 1);
     flags |= STACK_CUT;
   }
-  u32 stack = stack_intern(b, frames, n, hash, flags);
+  bool exact = flags & STACK_EXACT;
+  u32 stack = stack_intern(b, frames, n, hash, flags, exact ? shard_of(b, s) : 0, exact ? f->size : 0);
   if (note) {
     note->flags = flags;
     note->stack = stack;
@@ -265,12 +290,20 @@ static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 
 
 static void record(const struct frame *f, struct books *b, struct slot *s, u64 fs, u64 key, u32 time) {
   bool exact = f->watch == WATCH_EXACT;
-  struct record r = {
-      .size_flags = f->size | (u64)f->mean << 48 | (u64)(REC_LIVE | (exact ? REC_EXACT : 0)) << 56,
-      .stack = stack_of(f, b, s, fs, exact ? STACK_EXACT : 0),
-      .time = time,
-  };
-  if (put(b, key, &r)) stack_acquired(b, r.stack, f->size, weight_of(r.size_flags), time);
+  if ((key & ~KEY_ADDRESS) || (key & 1)) { /* no allocator gives odd addresses; keys use the bit */
+    add(&b->lost_live, 1);
+    return;
+  }
+  u32 stack = exact ? 1 : 0;
+  if (!s->walking) { /* else a signal handler has interrupted us there */
+    s->walking = 1;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    stack = stack_of(f, b, s, fs, exact ? STACK_EXACT : 0);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    s->walking = 0;
+  }
+  struct record r = record_of(key, f->size, stack, time, exact ? REC_EXACT : f->mean);
+  if (put(b, s, &r)) stack_acquired(b, s->shard, stack, f->size, weight_of(&r));
 }
 
 /* The result of the original: the new block, or 0. */
@@ -288,15 +321,15 @@ __attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
   u64 fs = thread_pointer();
   u64 key = obtained(f, class);
   if (f->old_key != 0) {
+    struct record old = {.key = f->old_key, .info = f->old_info};
     if (key != 0 || f->size == 0) {
-      released(b, f->old_stack, f->old_size_flags);
+      released(b, s, &old);
       s->releases++;
-    } else {
-      struct record old = {.size_flags = f->old_size_flags, .stack = f->old_stack, .time = f->old_time};
-      if (!put(b, f->old_key, &old)) released(b, f->old_stack, f->old_size_flags);
+    } else if (!put(b, s, &old)) {
+      released(b, s, &old);
     }
   }
   if (key != 0 && f->watch != WATCH_AROUND) record(f, b, s, fs, key, load(&near.state.now));
   if (f->cycles != 0) timed(s, f->cycles + (rdtsc() - began));
-  clear_busy(s, fs, stack_pointer(f));
+  clear_busy(s, fs, stack_pointer(f), f->was_busy);
 }

@@ -52,17 +52,34 @@ struct note *note_of(struct books *b, u32 *notebook, u64 sp);
 bool note_holds(const struct books *b, const struct note *n, u64 sp, u64 bp, u64 limit);
 
 /* The entry of the stack table for these frames; 0 or 1 (exact) when it is
- * full. */
-u32 stack_intern(struct books *b, const u64 *frames, u32 n, u64 hash, u8 flags);
+ * full. size is that of the block at hand. */
+u32 stack_intern(struct books *b, const u64 *frames, u32 n, u64 hash, u8 flags, u16 shard, u64 size);
 
-void stack_acquired(struct books *b, u32 stack, u64 size, u64 weight, u32 time);
-void stack_released(struct books *b, u32 stack, u64 size, u64 weight);
+/* Count a block; weight 0 for an exact one. shard is this thread's. */
+void stack_acquired(struct books *b, u16 shard, u32 stack, u64 size, u64 weight);
+void stack_released(struct books *b, u16 shard, u32 stack, u64 size, u64 weight);
 
 /* The live table. insert returns false when there is no room; what it
- * replaces (a block whose release nobody saw) is in *old, its size_flags 0
- * when there was none. take removes. */
-bool live_insert(struct books *b, u64 key, const struct record *r, struct record *old);
+ * replaces (a block whose release nobody saw) is in *old, its key 0 when there
+ * was none. take removes. Keys are those under KEY_MASK. */
+bool live_insert(struct books *b, const struct record *r, struct record *old);
 bool live_take(struct books *b, u64 key, struct record *r);
+
+#define SIZE_MAX_SANE (1ull << 46) /* more than an address space: the original will refuse it */
+
+static inline struct record record_of(u64 key, u64 size, u32 stack, u32 time, u32 mean) {
+  u64 coded = size >> REC_SIZE_BITS ? (size + 4095) >> 12 | 1ull << REC_SIZE_BITS : size;
+  return (struct record){
+      .key = key | (u64)time << KEY_TIME_SHIFT,
+      .info = stack | coded << REC_SIZE_SHIFT | (u64)(time >> 16 & 15) << REC_TIME_SHIFT | (u64)mean << REC_MEAN_SHIFT,
+  };
+}
+static inline u32 record_stack(const struct record *r) { return (u32)r->info & ((1u << STACK_BITS) - 1); }
+static inline u32 record_mean(const struct record *r) { return (u32)(r->info >> REC_MEAN_SHIFT); }
+static inline u64 record_size(const struct record *r) {
+  u64 n = r->info >> REC_SIZE_SHIFT & ((1ull << REC_SIZE_BITS) - 1);
+  return r->info >> (REC_SIZE_SHIFT + REC_SIZE_BITS) & 1 ? n << 12 : n;
+}
 
 static inline u64 filter_index(u64 key, u64 mask) { return key >> 4 & mask; }
 void filter_add(u8 *cell);

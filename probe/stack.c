@@ -65,25 +65,55 @@ static bool rule(struct books *b, u64 pc, struct row *out) {
   return true;
 }
 
+/* Where the frame pointer at hand comes from. Most functions save and restore
+ * it without ever finding a frame by it: only when one does, the walk depends
+ * on it. */
+enum origin { KNOWN, REGISTER, WORD };
+
 struct walk {
   u64 lo, limit;
   struct note *note; /* null: not taken down */
+  enum origin bp;
+  u64 bp_at;
 };
 
-static bool get(struct walk *w, u64 at, u64 *v) {
-  if (at < w->lo || at >= w->limit || w->limit - at < 8 || (at & 7)) return false;
-  *v = load((const u64 *)at);
+static bool readable(const struct walk *w, u64 at) {
+  return at >= w->lo && at < w->limit && w->limit - at >= 8 && (at & 7) == 0;
+}
+
+static void take_down(struct walk *w, u64 at, u64 v) {
   struct note *n = w->note;
-  if (!n) return true;
-  if (n->words == NOTE_WORDS || at - w->lo > UINT32_MAX - 8) {
+  if (!n) return;
+  u64 off = at - w->lo;
+  if (n->words == NOTE_WORDS || off > UINT32_MAX - 8) {
     w->note = 0; /* too much to remember; sp stays 0 */
-    return true;
+    return;
   }
-  u32 off = (u32)(at - w->lo);
-  n->at[n->words] = off;
-  n->value[n->words++] = *v;
-  if (off + 8 > n->reach) n->reach = off + 8;
+  n->word[n->words++] = (struct noted){.value = v, .at = off};
+  if (off + 8 > n->reach) n->reach = (u32)off + 8;
+}
+
+static bool get(struct walk *w, u64 at, u64 *v) {
+  if (!readable(w, at)) return false;
+  *v = load((const u64 *)at);
+  take_down(w, at, *v);
   return true;
+}
+
+static bool get_bp(struct walk *w, u64 at, u64 *bp) {
+  if (!readable(w, at)) return false;
+  *bp = load((const u64 *)at);
+  w->bp = WORD;
+  w->bp_at = at;
+  return true;
+}
+
+/* bp, which the walk now depends on. */
+static u64 by(struct walk *w, u64 bp) {
+  if (w->bp == WORD) take_down(w, w->bp_at, bp);
+  if (w->bp == REGISTER && w->note) w->note->uses_bp = 1;
+  w->bp = KNOWN;
+  return bp;
 }
 
 struct note *note_of(struct books *b, u32 *notebook, u64 sp) {
@@ -96,15 +126,18 @@ struct note *note_of(struct books *b, u32 *notebook, u64 sp) {
   if (*notebook > NOTEBOOKS) return 0;
   /* The place goes by the call: how deep it is, and from where. */
   u64 h = (sp ^ load((const u64 *)sp) << 16) * 0x9e3779b97f4a7c15ull;
-  return (struct note *)b->notes + (u64)(*notebook - 1) * NOTES + (h >> 61) % NOTES;
+  return (struct note *)b->notes + (u64)(*notebook - 1) * NOTES + (h >> 59) % NOTES;
 }
 
 bool note_holds(const struct books *b, const struct note *n, u64 sp, u64 bp, u64 limit) {
-  if (n->sp != sp || n->bp != bp || n->limit != limit || n->version != load(&b->tables)) return false;
-  if (n->words > NOTE_WORDS || n->reach > limit - sp) return false;
-  for (u32 i = 0; i < n->words; i++)
-    if (load((const u64 *)(sp + n->at[i])) != n->value[i]) return false;
-  return true;
+  if (n->sp != sp || n->limit != limit || n->version != load(&b->tables)) return false;
+  if (n->uses_bp && n->bp != bp) return false;
+  u32 words = n->words;
+  if (words > NOTE_WORDS || n->reach > limit - sp) return false;
+  u64 differ = 0;
+  for (u32 i = 0; i < words; i += 4) /* stack_walk fills the last four up */
+    for (u32 j = i; j < i + 4; j++) differ |= load((const u64 *)(sp + n->word[j].at)) ^ n->word[j].value;
+  return differ == 0;
 }
 
 enum step { MORE, DONE, CUT };
@@ -118,14 +151,14 @@ static enum step out_of(struct books *b, struct walk *w, u64 at, u64 *sp, u64 *b
   *interrupted = false;
   switch (r.cfa) {
   case CFA_SP: cfa = *sp + (u64)(i64)r.cfa_off; break;
-  case CFA_BP: cfa = *bp + (u64)(i64)r.cfa_off; break;
+  case CFA_BP: cfa = by(w, *bp) + (u64)(i64)r.cfa_off; break;
   case CFA_DEREF:
-    if (!get(w, *bp + (u64)(i64)r.cfa_off, &cfa)) return CUT;
+    if (!get(w, by(w, *bp) + (u64)(i64)r.cfa_off, &cfa)) return CUT;
     break;
   case CFA_PLT: cfa = *sp + 8 + ((at & 15) >= (u64)r.cfa_off ? 8 : 0); break;
   case CFA_SIGNAL: {
     u64 frame = *sp + (u64)(i64)r.cfa_off, to;
-    if (!get(w, frame, &to) || !get(w, frame + 8, &ra) || !get(w, frame - 40, bp)) return CUT;
+    if (!get(w, frame, &to) || !get(w, frame + 8, &ra) || !get_bp(w, frame - 40, bp)) return CUT;
     if (to <= *sp || to >= w->limit) return CUT; /* another stack */
     *sp = to;
     *pc = ra;
@@ -133,9 +166,9 @@ static enum step out_of(struct books *b, struct walk *w, u64 at, u64 *sp, u64 *b
     return ra ? MORE : DONE;
   }
   case CFA_FRAME:
-    if (*bp < *sp || (*bp & 7)) return CUT;
+    if (by(w, *bp) < *sp || (*bp & 7)) return CUT;
     cfa = *bp + 16;
-    if (!get(w, *bp, bp)) return CUT;
+    if (!get_bp(w, *bp, bp)) return CUT;
     r.rbp_off = BP_SAME;
     r.flags = 0;
     break;
@@ -143,11 +176,12 @@ static enum step out_of(struct books *b, struct walk *w, u64 at, u64 *sp, u64 *b
   }
   if (cfa < *sp + 8 || !get(w, cfa - 8, &ra)) return CUT;
   if (r.flags & ROW_BP_AT_BP) {
-    if (!get(w, *bp + (u64)(i64)r.rbp_off, bp)) return CUT;
+    if (!get_bp(w, by(w, *bp) + (u64)(i64)r.rbp_off, bp)) return CUT;
   } else if (r.rbp_off == BP_LOST) {
     *bp = 0;
+    w->bp = KNOWN;
   } else if (r.rbp_off != BP_SAME) {
-    if (!get(w, cfa + (u64)(i64)r.rbp_off, bp)) return CUT;
+    if (!get_bp(w, cfa + (u64)(i64)r.rbp_off, bp)) return CUT;
   }
   *sp = cfa;
   *pc = ra;
@@ -155,11 +189,11 @@ static enum step out_of(struct books *b, struct walk *w, u64 at, u64 *sp, u64 *b
 }
 
 u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct note *note) {
-  struct walk w = {sp, limit, note};
+  struct walk w = {sp, limit, note, REGISTER, 0};
   u64 from = sp, with = bp;
   if (note) {
     note->sp = 0; /* until all is written: the walk may be abandoned */
-    note->words = note->reach = 0;
+    note->words = note->reach = note->uses_bp = 0;
     note->version = load(&b->tables);
   }
   u32 max = b->max_frames < MAX_FRAMES ? b->max_frames : MAX_FRAMES;
@@ -184,6 +218,10 @@ u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, 
   }
   *hash = h;
   if (w.note) {
+    while (note->words & 3) { /* the first word stands for none */
+      note->word[note->words] = note->word[0];
+      note->words++;
+    }
     note->bp = with;
     note->limit = limit;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);

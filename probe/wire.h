@@ -27,7 +27,7 @@ typedef int64_t i64;
 
 /* "stanch" and two bytes that no text has; in memory order. */
 #define PROBE_MAGIC 0x01ff68636e617473ull
-#define PROBE_VERSION 1
+#define PROBE_VERSION 2
 
 #define NEAR_DISTANCE                                                                                                  \
   0x13000 /* from the start of the text to struct near; an odd number of pages that nobody else maps executable */
@@ -37,14 +37,19 @@ typedef int64_t i64;
 #define SLOT_SHIFT 7          /* log2(sizeof(struct slot)) */
 #define AIM_CLASSES 4096      /* 16-byte classes: requests up to 64 KiB - 8 */
 #define AIMS 32               /* intervals of sizes that are always recorded */
-#define MEANS 16              /* sampling intervals used one after the other */
+#define MEANS 7               /* sampling intervals used one after the other */
 #define FILTER_MAX (1u << 20) /* counting filter of recorded addresses */
 #define MAX_FRAMES 64
 #define WAYS 8           /* records in a bucket of the live table */
+#define NEIGHBOURS 4     /* buckets behind the second place of a record that serve when both are full */
+#define LEVEL0 512       /* buckets of the first level; each level has twice as many as the one before */
+#define GROUP 8          /* places of the stack index that are looked at together */
+#define GROUPS_NEAR 1024 /* groups of the first index; what finds no room there goes to the second */
+#define SHARDS 8         /* threads that have stacks of their own, and count without locking */
 #define MODULES 2048     /* executable ranges with unwind tables */
 #define ROW_CACHE 4096   /* remembered rows of the unwind tables */
-#define NOTES 8          /* walks that a thread remembers */
-#define NOTE_WORDS 128   /* stack words of one */
+#define NOTES 32         /* walks that a thread remembers */
+#define NOTE_WORDS 72    /* stack words of one */
 #define NOTEBOOKS 128    /* threads that remember any */
 #define WEIGHT_ONE 65536 /* a weight of 1 in sums of weights */
 #define TCB_ROOM_MAX 12288
@@ -94,7 +99,11 @@ struct slot {
   u64 releases; /* recorded blocks freed */
   u32 mean;     /* the sampling interval under which counter was drawn */
   u32 notebook; /* which one, from 1; 0 none yet */
-  u64 _pad[4];
+  u16 shard;    /* of the stacks, from 1; 0 none */
+  u8 sharded;   /* it has asked for one */
+  u8 walking;   /* its scratch and notebook are being written */
+  u32 _;
+  u64 _pad[3];
 };
 
 /* The small page of switches. A forked child reads zeros here. */
@@ -105,9 +114,9 @@ struct state {
   u32 gen;      /* counts switches to on: a hook begun under another one keeps quiet */
   u32 lapsed;   /* the lease ran out and a hook noticed */
   u64 lease[2]; /* rdtsc until which hooks may record; written one after the other */
-  u32 now;      /* milliseconds since the observation began, as stanch last said */
-  u32 _now;
-  u64 books; /* address of struct books */
+  u32 now;      /* the time as stanch last said it, in its own code of 20 bits */
+  u32 exact;    /* every block is recorded: the filter says nothing */
+  u64 books;    /* address of struct books */
   u64 filter_mask;
   u64 mean[MEANS]; /* bytes between samples; 0 never */
   u32 mean_now;    /* index into mean */
@@ -162,35 +171,52 @@ struct module {
   u32 _;
 };
 
-/* One stack, or one stack for sampled and one for exact records. */
+/* One stack, or one stack for sampled and one for exact records, or one for
+ * each thread that has its own. Entries are handed out in order and complete
+ * before the index tells of them; one that nobody came to use has no frames
+ * and no counts.
+ *
+ * Exact: n is a count, and bytes are what n times size leaves to be said, modulo
+ * 2^64. Sampled: size is 0, n a sum of weights in 1/WEIGHT_ONE, and bytes one
+ * of weighted bytes. */
 struct stack {
-  u64 hash;   /* 0: free */
   u32 frames; /* index of the first frame in the arena */
-  u8 n;       /* frames; 0 while they are being written, or lost */
+  u8 n;       /* frames; 0 when there was no room */
   u8 flags;
-  u16 _;
-  u64 acq_n, acq_bytes; /* exact: plain sums. sampled: sums of weights in 1/WEIGHT_ONE, */
-  u64 rel_n, rel_bytes; /* and of weighted bytes */
-  u32 first, last;      /* state.now of the first and last acquisition */
-  u32 events;           /* samples, unweighted; 0 for exact stacks, which count plainly */
-  u32 _e;
+  u16 shard; /* the one thread that writes acq and rel, without locking; 0 any */
+  u64 size;  /* of the first block */
+  u64 acq_n, acq_bytes;
+  u64 rel_n, rel_bytes;
+  u64 far_n, far_bytes; /* released by other threads */
 };
-enum { STACK_EXACT = 1, STACK_CUT = 2, STACK_READY = 128 };
+enum { STACK_EXACT = 1, STACK_CUT = 2, STACK_POOL = 4, STACK_READY = 128 };
 
-/* One held block. key is the address; its lowest bit is set while the record
- * is being written. Keys of a bucket share a cache line. */
+/* A place of the stack index: the upper bits of the hash, and the entry. */
+#define STACK_BITS 20
+
+/* One held block, two words.
+ *   key   address (47 bits; its lowest is set while the record is written),
+ *         1 bit: of a pool, 16 lower bits of the time
+ *   info  stack 20 bits, size 36 bits and one that says it counts pages,
+ *         4 upper bits of the time, 3 bits: mean index, or REC_EXACT
+ * A bucket is two cache lines. */
 struct record {
-  u64 size_flags; /* requested size, 48 bits; above: mean index 8, flags 8 */
-  u32 stack;
-  u32 time; /* state.now */
-  u32 sum;  /* check(key, record): a torn read does not match */
-  u32 _;
+  u64 key;
+  u64 info;
 };
 struct bucket {
-  u64 key[WAYS];
   struct record rec[WAYS];
 };
-enum { REC_EXACT = 1, REC_LIVE = 2 };
+#define ADDRESS_BITS 47
+#define KEY_ADDRESS ((1ull << ADDRESS_BITS) - 1)
+#define KEY_POOL (1ull << ADDRESS_BITS)
+#define KEY_MASK (KEY_ADDRESS | KEY_POOL)
+#define KEY_TIME_SHIFT 48
+#define REC_SIZE_SHIFT 20
+#define REC_SIZE_BITS 36
+#define REC_TIME_SHIFT 57
+#define REC_MEAN_SHIFT 61
+enum { REC_EXACT = 7 };
 
 struct cached_row {
   u64 check; /* pc ^ row ^ salt */
@@ -205,11 +231,14 @@ struct note {
   u32 version; /* of the tables, books.tables */
   u32 stack;   /* entry of the stack table */
   u32 words;
-  u32 reach; /* bytes from sp to behind the last word */
-  u8 flags;  /* of the stack */
-  u8 _[7];
-  u32 at[NOTE_WORDS]; /* bytes from sp */
-  u64 value[NOTE_WORDS];
+  u32 reach;  /* bytes from sp to behind the last word */
+  u8 flags;   /* of the stack */
+  u8 uses_bp; /* bp mattered */
+  u8 _[6];
+  struct noted {
+    u64 value;
+    u64 at; /* bytes from sp */
+  } word[NOTE_WORDS];
 };
 
 /* The first bytes of the data range. Addresses are absolute. */
@@ -218,10 +247,14 @@ struct books {
   u32 version;
   u32 gen;
   u64 size;
-  u64 buckets; /* struct bucket[bucket_mask + 1] */
-  u64 bucket_mask;
-  u64 stacks; /* struct stack[stack_mask + 1]; entry 0 is "unknown" */
-  u64 stack_mask;
+  u64 buckets; /* levels of struct bucket, LEVEL0 << 0, LEVEL0 << 1, ... */
+  u32 level;   /* the last one in use, into which blocks are put */
+  u32 level_max;
+  u64 stacks; /* struct stack[stacks_max]; entries 0 and 1 (exact) are "unknown" */
+  u64 stacks_max;
+  u64 stacks_used; /* grows by itself; may run past stacks_max */
+  u64 index[2];    /* groups of the stack index: u64[GROUP] each */
+  u64 index_mask[2];
   u64 frames; /* u64[frames_max] */
   u64 frames_max;
   u64 frames_used; /* grows by itself; may run past frames_max */
@@ -235,6 +268,8 @@ struct books {
   u32 tables; /* counts changes of the modules and of epoch */
   u64 notes;  /* struct note[NOTEBOOKS][NOTES] */
   u32 notebooks_used;
+  u32 shards_used;
+  u32 distrust; /* releases were missed: whoever puts a block looks at all levels for an old record of its address */
   u32 _;
   u64 lost_live;   /* blocks not recorded: no room in the live table */
   u64 lost_stacks; /* blocks recorded without a stack: no room for it */
@@ -255,9 +290,9 @@ struct frame {
   u32 gen;
   u32 mean;
   u64 cycles;
-  u64 old_key; /* realloc: the record taken out */
-  u64 old_size_flags;
-  u32 old_stack, old_time;
+  u64 old_key; /* realloc: the record taken out, without KEY_ADDRESS's lowest bit */
+  u64 old_info;
+  u64 was_busy; /* what this hook interrupted: a signal handler's */
   u64 _;
 };
 

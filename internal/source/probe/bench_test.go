@@ -29,6 +29,9 @@ func BenchmarkPairs(b *testing.B) {
 		{"aimed/1thread/5frames", 1, 5, 100, Options{Aim: aim(100)}},
 		{"aimed/1thread/20frames", 1, 20, 100, Options{Aim: aim(100)}},
 		{"aimed/4threads/5frames", 4, 5, 100, Options{Aim: aim(100)}},
+		{"exact/1thread/5frames", 1, 5, 0, Options{Exact: true}},
+		{"exact/1thread/20frames", 1, 20, 0, Options{Exact: true}},
+		{"exact/4threads/5frames", 4, 5, 0, Options{Exact: true}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			var native, probed []float64

@@ -1,9 +1,9 @@
 package probe
 
 import (
+	"bytes"
 	"fmt"
 	"math"
-	"time"
 
 	"stanch/internal/leak"
 )
@@ -37,6 +37,7 @@ type stackEntry struct {
 // decodeStack reads one entry; false when it is free or still being written.
 func decodeStack(b []byte, index uint32) (stackEntry, bool) {
 	flags := b[wStackFlags]
+	u := func(off int) uint64 { return order.Uint64(b[off:]) }
 	e := stackEntry{index: index, exact: flags&wStackExact != 0, cut: flags&wStackCut != 0}
 	unknown := index < 2
 	if unknown {
@@ -45,13 +46,15 @@ func decodeStack(b []byte, index uint32) (stackEntry, bool) {
 		return e, false
 	}
 	e.frames, e.n = order.Uint32(b[wStackFrames:]), int(b[wStackN])
-	one := 1.0
-	if !e.exact {
-		one = 1.0 / wWeightOne
+	count := func(n, bytes uint64) leak.Count {
+		if e.exact {
+			return leak.Count{N: float64(n), Bytes: float64(n*u(wStackBlock) + bytes)}
+		}
+		return leak.Count{N: float64(n) / wWeightOne, Bytes: float64(bytes)}
 	}
-	e.acquired = leak.Count{N: float64(order.Uint64(b[wStackAcqN:])) * one, Bytes: float64(order.Uint64(b[wStackAcqBytes:]))}
-	e.released = leak.Count{N: float64(order.Uint64(b[wStackRelN:])) * one, Bytes: float64(order.Uint64(b[wStackRelBytes:]))}
-	return e, !unknown || e.acquired.N > 0
+	e.acquired = count(u(wStackAcqN), u(wStackAcqBytes))
+	e.released = count(u(wStackRelN)+u(wStackFarN), u(wStackRelBytes)+u(wStackFarBytes))
+	return e, e.acquired.N > 0
 }
 
 // head reads struct books.
@@ -61,20 +64,21 @@ func (p *Probe) bookHead(mem leak.Memory) (*bookHead, error) {
 		return nil, err
 	}
 	h, ok := decodeBooks(b)
-	if !ok || h.stacks != p.data.stacks || h.buckets != p.data.buckets || h.stackMask != p.data.stackCount-1 || h.bucketMask != p.data.bucketCount-1 {
+	if !ok || h.stacks != p.data.stacks || h.buckets != p.data.buckets || h.stacksMax != p.data.stackCount || h.level > h.levelMax || uint64(h.levelMax) != p.data.levels-1 {
 		return nil, fmt.Errorf("the probe's books at %#x are not there: %w", p.data.start, errBooks)
 	}
 	return h, nil
 }
 
 // entries reads the stack table.
-func (p *Probe) entries(mem leak.Memory) ([]stackEntry, error) {
-	b, err := read(mem, p.data.stacks, p.data.stackCount*wStackSize)
+func (p *Probe) entries(mem leak.Memory, head *bookHead) ([]stackEntry, error) {
+	n := min(head.stacksUsed, p.data.stackCount)
+	b, err := read(mem, p.data.stacks, n*wStackSize)
 	if err != nil {
 		return nil, err
 	}
 	var out []stackEntry
-	for i := range uint32(p.data.stackCount) {
+	for i := range uint32(n) {
 		if e, ok := decodeStack(b[int(i)*wStackSize:], i); ok {
 			out = append(out, e)
 		}
@@ -119,27 +123,28 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	if mem == nil {
 		mem = p.mem
 	}
-	if _, err := p.bookHead(mem); err != nil {
+	head, err := p.bookHead(mem)
+	if err != nil {
 		return err
 	}
-	ids, err := p.tally(mem, sink)
+	ids, err := p.tally(mem, head, sink)
 	if err != nil {
 		return err
 	}
 	if p.watch.cost.off {
 		return nil // releases are not seen any more
 	}
-	return p.blocks(mem, func(r block) {
+	return p.blocks(mem, head, func(r block) {
 		sink.Acquire(leak.Acquire{
-			At: time.Duration(r.time) * time.Millisecond, Ref: leak.Ref{Proc: p.t.ID, Kind: leak.KindMemory, ID: r.addr},
+			At: timeOf(r.time), Ref: leak.Ref{Proc: p.t.ID, Kind: leak.KindMemory, ID: r.addr},
 			Size: r.size, Stack: ids[r.stack], Weight: r.weight, Exact: r.exact,
 		})
 	})
 }
 
 // tally says the sums of all stacks, and gives the ID of each.
-func (p *Probe) tally(mem leak.Memory, sink leak.Sink) (map[uint32]leak.StackID, error) {
-	entries, err := p.entries(mem)
+func (p *Probe) tally(mem leak.Memory, head *bookHead, sink leak.Sink) (map[uint32]leak.StackID, error) {
+	entries, err := p.entries(mem, head)
 	if err != nil {
 		return nil, err
 	}
@@ -185,71 +190,68 @@ type block struct {
 	time       uint32
 	weight     float64
 	exact      bool
+	pool       bool
 }
 
-// blocks calls f for each record. One that changes while it is read does not
-// match its sum; it is read again, and left out when it still does not.
-func (p *Probe) blocks(mem leak.Memory, f func(block)) error {
-	const chunk = 256 // buckets at a time
-	for at := uint64(0); at < p.data.bucketCount; at += chunk {
-		n := min(chunk, p.data.bucketCount-at)
+// blocks calls f for each record. The two words of one that changes while it is
+// read from the live process may not belong together: such a bucket is read
+// again until it is the same twice, and its restless records are left out.
+func (p *Probe) blocks(mem leak.Memory, head *bookHead, f func(block)) error {
+	const chunk = 2048 // buckets at a time
+	total := bucketsIn(uint64(head.level) + 1)
+	moving := mem == leak.Memory(p.mem)
+	for at := uint64(0); at < total; at += chunk {
+		n := min(chunk, total-at)
 		b, err := read(mem, p.data.buckets+at*wBucketSize, n*wBucketSize)
 		if err != nil {
 			return err
 		}
-		for i := range n {
-			bucket := b[i*wBucketSize:][:wBucketSize]
-			for way := range uint64(wWays) {
-				r, state := p.record(bucket, way)
-				for try := 0; state == torn && try < 3; try++ {
-					if bucket, err = read(mem, p.data.buckets+(at+i)*wBucketSize, wBucketSize); err != nil {
+		again := b
+		if moving {
+			if again, err = read(mem, p.data.buckets+at*wBucketSize, n*wBucketSize); err != nil {
+				return err
+			}
+		}
+		for ; len(b) > 0; b, again = b[wRecSize:], again[wRecSize:] {
+			rec := b[:wRecSize]
+			if moving {
+				for try := 0; try < 3 && !bytes.Equal(rec, again[:wRecSize]); try++ {
+					where := p.data.buckets + at*wBucketSize + n*wBucketSize - uint64(len(b))
+					copy(rec, again)
+					if err := readInto(mem, again[:wRecSize], where); err != nil {
 						return err
 					}
-					r, state = p.record(bucket, way)
 				}
-				if state == whole {
-					f(r)
+				if !bytes.Equal(rec, again[:wRecSize]) {
+					continue
 				}
+			}
+			if r, ok := p.record(rec); ok {
+				f(r)
 			}
 		}
 	}
 	return nil
 }
 
-// What a place in a bucket holds.
-const (
-	free = iota
-	torn
-	whole
-)
-
-// record reads one place of a bucket.
-func (p *Probe) record(bucket []byte, way uint64) (block, int) {
-	key := order.Uint64(bucket[8*way:])
-	if key == 0 {
-		return block{}, free
+// record reads one record; false when there is none, or one that is just being
+// written.
+func (p *Probe) record(b []byte) (block, bool) {
+	key, info := order.Uint64(b), order.Uint64(b[8:])
+	if key == 0 || key&1 != 0 {
+		return block{}, false
 	}
-	if key&1 != 0 {
-		return block{}, torn
+	r := block{addr: key & (1<<wAddressBits - 1), pool: key>>wAddressBits&1 != 0, stack: uint32(info & (1<<wStackBits - 1)), weight: 1}
+	r.size = info >> wRecSizeShift & (1<<wRecSizeBits - 1)
+	if info>>(wRecSizeShift+wRecSizeBits)&1 != 0 {
+		r.size <<= 12
 	}
-	b := bucket[wBucketRec+wRecSize*way:][:wRecSize]
-	sizeFlags, stack, when := order.Uint64(b[wRecSizeFlags:]), order.Uint32(b[wRecStack:]), order.Uint32(b[wRecTime:])
-	if order.Uint32(b[wRecSum:]) != recordSum(key, sizeFlags, stack, when) {
-		return block{}, torn
+	r.time = uint32(key>>wKeyTimeShift | info>>wRecTimeShift&15<<16)
+	mean := info >> wRecMeanShift
+	if r.exact = mean == wRecExact; !r.exact {
+		r.weight = weight(r.size, p.books.means[mean])
 	}
-	r := block{addr: key, size: sizeFlags & (1<<48 - 1), stack: stack, time: when, weight: 1}
-	r.exact = sizeFlags>>56&wRecExact != 0
-	if !r.exact {
-		r.weight = weight(r.size, p.books.means[sizeFlags>>48&(wMeans-1)])
-	}
-	return r, whole
-}
-
-// recordSum is check() of probe/books.c.
-func recordSum(key, sizeFlags uint64, stack, when uint32) uint32 {
-	h := (key ^ sizeFlags) * 0x9e3779b97f4a7c15
-	h ^= (uint64(when)<<32 | uint64(stack)) * 0xd6e8feb86659fd93
-	return uint32(h >> 32)
+	return r, true
 }
 
 // sum adds up what the slots count.

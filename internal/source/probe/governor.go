@@ -172,7 +172,11 @@ func (p *Probe) deafen(ctx context.Context) error {
 // busiest is the aimed range that most held blocks fall into.
 func (p *Probe) busiest() (int, error) {
 	n := make([]int, len(p.o.Aim.Sizes))
-	err := p.blocks(p.mem, func(b block) {
+	head, err := p.bookHead(p.mem)
+	if err != nil {
+		return 0, err
+	}
+	err = p.blocks(p.mem, head, func(b block) {
 		for i, r := range p.o.Aim.Sizes {
 			if b.exact && b.size >= r.Min && b.size <= r.Max {
 				n[i]++

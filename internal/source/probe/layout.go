@@ -47,24 +47,30 @@ func nearSize(filter uint64) uint64 { return pages(wNearFilter + filter) }
 // absolute, all sizes powers of two where a mask is made of them.
 type tables struct {
 	region
-	buckets, bucketCount uint64
-	stacks, stackCount   uint64
-	frames, frameCount   uint64
-	scratch, cache       uint64
-	notes                uint64
-	modules              [2]uint64
-	rows, rowsEnd        uint64 // the arena for unwind tables
+	buckets            uint64
+	levels             uint64 // of the live table
+	stacks, stackCount uint64
+	index              [2]uint64
+	groups             [2]uint64
+	frames, frameCount uint64
+	scratch, cache     uint64
+	notes              uint64
+	modules            [2]uint64
+	rows, rowsEnd      uint64 // the arena for unwind tables
 }
 
 // minData is the least that is worth placing: books of 4096 records and
 // nothing else.
 const minData = 6 << 20
 
+// bucketsIn is how many buckets the first levels have together.
+func bucketsIn(levels uint64) uint64 { return (wLevel0 << levels) - wLevel0 }
+
 // layOut divides a budget among the tables: unwind tables first, as far as
 // they take less than half, then records, stacks and their frames in fixed
 // proportion.
 func layOut(budget, rowBytes uint64) (tables, error) {
-	fixed := uint64(pageSize + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize)
+	fixed := uint64(pageSize + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize + wGroupsNear*wGroup*8)
 	if budget < minData || budget < fixed+(1<<20) {
 		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, minData>>10, ErrNoRoom)
 	}
@@ -72,15 +78,26 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	// Room for libraries loaded later.
 	rows := min(rowBytes+rowBytes/4+(256<<10), left/2)
 	left -= rows
-	// A record takes 32 bytes in its bucket, 2 of the stack table and 8 of frames.
-	n := uint64(1 << 10)
-	for n < 1<<20 && 2*n*42 <= left {
-		n *= 2
+	// To each record its 16 bytes, and for 16 of them a stack with its place in
+	// the index and 16 frames.
+	var t tables
+	size := func(levels uint64) uint64 {
+		t.levels = levels
+		t.stackCount = min(bucketsIn(levels)*wWays/16, 1<<wStackBits)
+		t.groups = [2]uint64{wGroupsNear, t.stackCount / wGroup}
+		for t.groups[1]&(t.groups[1]-1) != 0 { // a power of two
+			t.groups[1] += t.groups[1] & -t.groups[1]
+		}
+		t.frameCount = t.stackCount * 16
+		return bucketsIn(levels)*wBucketSize + t.stackCount*wStackSize + t.groups[1]*wGroup*8 + t.frameCount*8
 	}
-	t := tables{bucketCount: n / wWays, stackCount: max(n/32, 256), frameCount: n}
-	if spare := left - n*42; spare > 0 {
-		t.frameCount += spare / 2 / 8
-		rows += spare / 2
+	levels := uint64(1)
+	for levels < maxLevels && size(levels+1) <= left {
+		levels++
+	}
+	if spare := left - min(left, size(levels)); spare > 0 {
+		t.frameCount += min(spare/2/8, 1<<24)
+		rows += min(spare/2, 64<<20)
 	}
 	at := uint64(pageSize) // struct books
 	take := func(n uint64) uint64 {
@@ -88,24 +105,29 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 		at += (n + 63) &^ 63
 		return start
 	}
-	t.buckets = take(t.bucketCount * wBucketSize)
-	t.stacks = take(t.stackCount * wStackSize)
-	t.cache = take(wRowCache * wCachedRowSize)
+	t.index[0] = take(t.groups[0] * wGroup * 8)
 	t.modules[0] = take(wModules * wModuleSize)
 	t.modules[1] = take(wModules * wModuleSize)
+	t.cache = take(wRowCache * wCachedRowSize)
 	t.scratch = take(wSlots * wMaxFrames * 8)
 	t.notes = take(wNotebooks * wNotes * wNoteSize)
-	t.frames = take(t.frameCount * 8)
 	t.rows = take(rows)
+	t.rowsEnd = at
+	t.index[1] = take(t.groups[1] * wGroup * 8)
+	t.stacks = take(t.stackCount * wStackSize)
+	t.frames = take(t.frameCount * 8)
+	t.buckets = take(bucketsIn(levels) * wBucketSize)
 	t.size = pages(at)
-	t.rowsEnd = t.size
 	return t, nil
 }
+
+// maxLevels: the last has 2 million buckets, 16 million records.
+const maxLevels = 13
 
 // move puts the tables at an address.
 func (t *tables) move(start uint64) {
 	t.start = start
-	for _, p := range []*uint64{&t.buckets, &t.stacks, &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.frames, &t.rows, &t.rowsEnd} {
+	for _, p := range []*uint64{&t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.frames, &t.rows, &t.rowsEnd} {
 		*p += start
 	}
 }

@@ -21,14 +21,17 @@ func (p *Probe) putBooks(modules []unwind.Module) error {
 	order.PutUint64(b[wBooksMagic:], magic)
 	order.PutUint32(b[wBooksVersion:], wProbeVersion)
 	for off, v := range map[int]uint64{
-		wBooksLength: t.size, wBooksBuckets: t.buckets, wBooksBucketMask: t.bucketCount - 1,
-		wBooksStacks: t.stacks, wBooksStackMask: t.stackCount - 1, wBooksFrames: t.frames, wBooksFramesMax: t.frameCount,
+		wBooksLength: t.size, wBooksBuckets: t.buckets,
+		wBooksStacks: t.stacks, wBooksStacksMax: t.stackCount, wBooksStacksUsed: 2,
+		wBooksIndex: t.index[0], wBooksIndex + 8: t.index[1], wBooksIndexMask: t.groups[0] - 1, wBooksIndexMask + 8: t.groups[1] - 1,
+		wBooksFrames: t.frames, wBooksFramesMax: t.frameCount,
 		wBooksScratch: t.scratch, wBooksNotes: t.notes, wBooksCache: t.cache, wBooksModule: t.modules[0], wBooksModule + 8: t.modules[1],
 	} {
 		order.PutUint64(b[off:], v)
 	}
 	order.PutUint32(b[wBooksModules:], uint32(len(list)/wModuleSize))
 	order.PutUint32(b[wBooksMaxFrames:], uint32(p.o.MaxFrames))
+	order.PutUint32(b[wBooksLevelMax:], uint32(t.levels-1))
 	return p.mem.put(t.start, b)
 }
 
@@ -48,6 +51,14 @@ func (p *Probe) putState() error {
 		filter = filterLarge
 	}
 	order.PutUint64(b[wStateFilterMask:], filter-1)
+	if p.o.Exact {
+		// Any block may have a record: a filter of one cell that says so.
+		order.PutUint32(b[wStateExact:], 1)
+		order.PutUint64(b[wStateFilterMask:], 0)
+		if err := p.mem.put(p.near().start+wNearFilter, []byte{255}); err != nil {
+			return err
+		}
+	}
 	p.books.means = p.means()
 	for i, mean := range p.books.means {
 		order.PutUint64(b[wStateMean+8*i:], mean)

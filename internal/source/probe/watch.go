@@ -112,7 +112,7 @@ func (p *Probe) renew() error {
 // whole.
 func (p *Probe) renewLease(m memory) error {
 	until := p.clock.after(leaseTime)
-	return errors.Join(put32(m, p.state(wStateNow), uint32(p.o.Clock.Now()/time.Millisecond)),
+	return errors.Join(put32(m, p.state(wStateNow), timeCode(p.o.Clock.Now())),
 		put64(m, p.state(wStateLease), until), put64(m, p.state(wStateLease+8), until))
 }
 
@@ -144,7 +144,7 @@ func (p *Probe) look(ctx context.Context, sink leak.Sink) error {
 	if err := p.putStacks(maps); err != nil {
 		return err
 	}
-	if _, err := p.tally(p.mem, sink); err != nil {
+	if _, err := p.tally(p.mem, head, sink); err != nil {
 		return err
 	}
 	if err := p.losses(head, sink); err != nil {
@@ -347,8 +347,16 @@ func (p *Probe) restart() error {
 	if err := put32(p.mem, p.state(wStateGen), gen+2); err != nil {
 		return err
 	}
+	head, err := p.bookHead(p.mem)
+	if err != nil {
+		return err
+	}
+	wipe := []region{{p.data.buckets, bucketsIn(uint64(head.level)+1) * wBucketSize}}
+	if !p.o.Exact {
+		wipe = append(wipe, region{p.near().start + wNearFilter, nearSize(filterLarge) - wNearFilter})
+	}
 	zero := make([]byte, 256<<10)
-	for _, r := range []region{{p.data.buckets, p.data.bucketCount * wBucketSize}, {p.near().start + wNearFilter, nearSize(filterLarge) - wNearFilter}} {
+	for _, r := range wipe {
 		for at := r.start; at < r.end(); at += uint64(len(zero)) {
 			if err := p.mem.put(at, zero[:min(uint64(len(zero)), r.end()-at)]); err != nil {
 				return err

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	_ "embed" // blob_amd64.bin
 	"encoding/binary"
+	"math/bits"
+	"time"
 
 	"stanch/internal/leak"
 )
@@ -51,6 +53,12 @@ func read(m leak.Memory, at, n uint64) ([]byte, error) {
 	b := make([]byte, n)
 	_, err := m.ReadAt(b, leak.Addr(at))
 	return b, err
+}
+
+// readInto is read into b.
+func readInto(m leak.Memory, b []byte, at uint64) error {
+	_, err := m.ReadAt(b, leak.Addr(at))
+	return err
 }
 
 func get32(m leak.Memory, at uint64) (uint32, error) {
@@ -149,9 +157,9 @@ func decodeHeader(b []byte) (*header, bool) {
 
 // bookHead is struct books as far as stanch reads it back.
 type bookHead struct {
-	buckets, bucketMask, stacks, stackMask, frames, framesMax, framesUsed uint64
-	lostLive, lostStacks, cut, stale                                      uint64
-	gen                                                                   uint32
+	buckets, stacks, stacksMax, stacksUsed, framesMax, framesUsed uint64
+	lostLive, lostStacks, cut, stale                              uint64
+	level, levelMax, notebooks                                    uint32
 }
 
 func decodeBooks(b []byte) (*bookHead, bool) {
@@ -159,10 +167,35 @@ func decodeBooks(b []byte) (*bookHead, bool) {
 		return nil, false
 	}
 	u := func(off int) uint64 { return order.Uint64(b[off:]) }
+	n := func(off int) uint32 { return order.Uint32(b[off:]) }
 	return &bookHead{
-		buckets: u(wBooksBuckets), bucketMask: u(wBooksBucketMask), stacks: u(wBooksStacks), stackMask: u(wBooksStackMask),
-		frames: u(wBooksFrames), framesMax: u(wBooksFramesMax), framesUsed: u(wBooksFramesUsed),
+		buckets: u(wBooksBuckets), level: n(wBooksLevel), levelMax: n(wBooksLevelMax),
+		stacks: u(wBooksStacks), stacksMax: u(wBooksStacksMax), stacksUsed: u(wBooksStacksUsed),
+		framesMax: u(wBooksFramesMax), framesUsed: u(wBooksFramesUsed),
 		lostLive: u(wBooksLostLive), lostStacks: u(wBooksLostStacks), cut: u(wBooksCut), stale: u(wBooksStale),
-		gen: order.Uint32(b[wBooksGen:]),
+		notebooks: n(wBooksNotebooksUsed),
 	}, true
+}
+
+// timeCode writes milliseconds in the 20 bits that a record has for them: all
+// of them up to half a minute, then the 16 highest.
+func timeCode(d time.Duration) uint32 {
+	ms := uint64(max(0, d/time.Millisecond))
+	shift := max(0, bits.Len64(ms)-16)
+	if shift >= 31 {
+		return 1<<20 - 1
+	}
+	if ms < 1<<15 {
+		return uint32(ms)
+	}
+	return uint32(shift+1)<<15 | uint32(ms>>shift)&(1<<15-1)
+}
+
+// timeOf reads it.
+func timeOf(code uint32) time.Duration {
+	ms := uint64(code & (1<<15 - 1))
+	if e := code >> 15; e > 0 {
+		ms = (ms | 1<<15) << (e - 1)
+	}
+	return time.Duration(ms) * time.Millisecond
 }

@@ -32,18 +32,23 @@ static void *map(size_t n) {
 /* Counts the records. */
 static u64 live(const struct books *b) {
   u64 n = 0;
-  for (u64 i = 0; i <= b->bucket_mask; i++)
-    for (int w = 0; w < WAYS; w++) n += ((struct bucket *)b->buckets)[i].key[w] != 0;
+  for (u64 i = 0; i < (u64)(LEVEL0 << (b->level + 1)) - LEVEL0; i++)
+    for (int w = 0; w < WAYS; w++) n += ((struct bucket *)b->buckets)[i].rec[w].key != 0;
   return n;
 }
 
-static struct books *new_books(u64 buckets, u64 stacks, u64 frames) {
+static struct books *new_books(u32 levels, u64 stacks, u64 frames) {
   struct books *b = map(1 << 20);
   b->size = 1 << 20;
-  b->buckets = (u64)map(buckets * sizeof(struct bucket));
-  b->bucket_mask = buckets - 1;
+  b->buckets = (u64)map((LEVEL0 << levels) * sizeof(struct bucket));
+  b->level_max = levels - 1;
   b->stacks = (u64)map(stacks * sizeof(struct stack));
-  b->stack_mask = stacks - 1;
+  b->stacks_max = stacks;
+  b->stacks_used = 2;
+  b->index[0] = (u64)map(4 * GROUP * 8);
+  b->index_mask[0] = 3;
+  b->index[1] = (u64)map(stacks * 8);
+  b->index_mask[1] = stacks / GROUP - 1;
   b->frames = (u64)map(frames * 8);
   b->frames_max = frames;
   b->cache = (u64)map(ROW_CACHE * sizeof(struct cached_row));
@@ -120,61 +125,83 @@ static void check_unbiased(void) {
 }
 
 static void check_live(void) {
-  struct books *b = new_books(1024, 64, 1024); /* 8192 records */
-  struct record r = {0}, old;
-  u64 n = 0;
-  for (u64 key = 0x10000; n < 7000; key += 16, n++) {
-    r.size_flags = key | 1ull << 56;
-    r.stack = (u32)n;
-    if (!live_insert(b, key, &r, &old)) break;
-    CHECK(old.size_flags == 0, "replaced something");
+  struct books *b = new_books(3, 64, 1024); /* 28672 records */
+  struct record r, old;
+  u64 n = 0, began[3] = {0};
+  for (u64 key = 0x10000; n < 40000; key += 16, n++) {
+    r = record_of(key, key, (u32)n, 0xabcde, REC_EXACT);
+    u32 level = b->level;
+    if (!live_insert(b, &r, &old)) break;
+    CHECK(old.key == 0, "replaced something");
+    if (b->level != level) began[b->level] = n;
   }
-  CHECK(n >= 6900, "full at %llu of 8192 records", (unsigned long long)n);
-  CHECK(live(b) == n, "live is %llu", (unsigned long long)live(b));
-  CHECK(live_insert(b, 0x10010, &r, &old) && old.stack == 1, "a second insert does not give the first");
+  CHECK(began[1] > 4096 * 6 / 10 && began[2] > 12288 * 6 / 10, "levels began at %lu and %lu records", began[1],
+        began[2]);
+  CHECK(n >= 28672 * 9 / 10, "full at %lu of 28672 records", n);
+  CHECK(live(b) == n, "live is %lu", live(b));
+  r = record_of(0x10000 + 16 * (n - 1), 1, 7, 0, 0);
+  CHECK(live_insert(b, &r, &old) && record_stack(&old) == n - 1, "a second insert does not give the first");
   CHECK(live(b) == n, "live counts the replacement");
-  CHECK(live_take(b, 0x10020, &r) && r.stack == 2 && r.size_flags == (0x10020 | 1ull << 56),
+  CHECK(live_take(b, 0x10020, &r) && record_stack(&r) == 2 && record_size(&r) == 0x10020 &&
+            record_mean(&r) == REC_EXACT && r.key >> KEY_TIME_SHIFT == 0xbcde && (r.info >> REC_TIME_SHIFT & 15) == 0xa,
         "take gives another record");
   CHECK(!live_take(b, 0x10020, &r), "taken twice");
+  CHECK(!live_take(b, 0x10030 | KEY_POOL, &r), "a block of a pool is none of malloc");
   CHECK(!live_take(b, 0x30, &r), "found what is not there");
+  /* A full table takes new blocks where old ones were, in any level. */
+  for (u64 i = 0; i < 1000; i++) live_take(b, 0x10040 + 16 * i, &r);
   u64 more = 0;
-  for (u64 key = 1 << 30; more < 4000; key += 16, more++)
-    if (!live_insert(b, key, &r, &old)) break;
-  CHECK(live(b) <= 8192 && live(b) > 6800, "filled up to %llu", (unsigned long long)live(b));
+  for (u64 key = 1 << 30; more < 4000; key += 16) {
+    r = record_of(key, 1, 1, 0, 0);
+    more += live_insert(b, &r, &old);
+    if (key > (1 << 30) + 16 * 20000) break;
+  }
+  CHECK(more >= 900, "only %lu of 1001 places were taken again", more);
+  /* What has an old record in another level is looked for when asked. */
+  live_take(b, 0x11000 + 16 * (n - 1000), &r);
+  b->distrust = 1;
+  r = record_of(0x10000, 5, 5, 0, 0);
+  live_insert(b, &r, &old);
+  CHECK(old.key != 0 && record_stack(&old) == 0, "the old record is not found");
+  /* Sizes beyond 64 GiB are kept in pages. */
+  r = record_of(0x20, (3ull << 40) + 5, 1, 0, 0);
+  CHECK(record_size(&r) == (3ull << 40) + 4096, "size %lu", record_size(&r));
 }
 
 struct job {
   struct books *b;
   u64 base;
   u64 missing;
+  u16 shard;
 };
 
 static void *hammer(void *arg) {
   struct job *j = arg;
-  struct record r = {0}, old;
+  struct record r, old;
   u64 frames[4] = {1, 2, 3, j->base};
   for (int round = 0; round < 200; round++) {
     for (u64 i = 0; i < 400; i++) {
-      r.size_flags = i | 1ull << 57;
-      r.stack = stack_intern(j->b, frames, 3 + (i & 1), 77 + i % 50 + (i & 1 ? j->base : 0), 0);
-      stack_acquired(j->b, r.stack, i, 0, 1);
-      if (!live_insert(j->b, j->base + i * 16, &r, &old)) j->missing++;
+      u32 stack = stack_intern(j->b, frames, 3 + (i & 1), 77 + i % 50 + (i & 1 ? j->base : 0), 0, j->shard, 9);
+      stack_acquired(j->b, j->shard, stack, i, 0);
+      r = record_of(j->base + i * 16, i, stack, 1, REC_EXACT);
+      if (!live_insert(j->b, &r, &old)) j->missing++;
     }
     for (u64 i = 0; i < 400; i++) {
       if (!live_take(j->b, j->base + i * 16, &r)) j->missing++;
-      if ((r.size_flags & 0xffff) != i) j->missing++;
-      stack_released(j->b, r.stack, r.size_flags & 0xffff, 0);
+      if (record_size(&r) != i) j->missing++;
+      /* Half of them as another thread would. */
+      stack_released(j->b, i & 2 ? j->shard : j->shard + 9, record_stack(&r), record_size(&r), 0);
     }
   }
   return 0;
 }
 
 static void check_threads(void) {
-  struct books *b = new_books(512, 1024, 65536);
+  struct books *b = new_books(4, 1024, 65536);
   pthread_t t[4];
   struct job j[4];
   for (u64 i = 0; i < 4; i++) {
-    j[i] = (struct job){b, 0x7f0000000000 + i * 0x100000, 0};
+    j[i] = (struct job){b, 0x7f0000000000 + i * 0x100000, 0, i < 2 ? (u16)i : 0};
     pthread_create(&t[i], 0, hammer, &j[i]);
   }
   u64 acquired = 0, released = 0, missing = 0;
@@ -182,12 +209,12 @@ static void check_threads(void) {
     pthread_join(t[i], 0);
     missing += j[i].missing;
   }
-  for (u64 i = 0; i <= b->stack_mask; i++) {
+  for (u64 i = 0; i < b->stacks_used; i++) {
     struct stack *s = (struct stack *)b->stacks + i;
     acquired += s->acq_n;
-    released += s->rel_n;
-    CHECK(s->acq_bytes == s->rel_bytes, "stack %llu: bytes differ", (unsigned long long)i);
-    CHECK(i < 2 || s->hash == 0 || s->n == 3 || s->n == 4, "stack %llu has %d frames", (unsigned long long)i, s->n);
+    released += s->rel_n + s->far_n;
+    CHECK(s->acq_bytes == s->rel_bytes + s->far_bytes, "stack %llu: bytes differ", (unsigned long long)i);
+    CHECK(i < 2 || s->n == 3 || s->n == 4, "stack %llu has %d frames", (unsigned long long)i, s->n);
   }
   CHECK(missing == 0, "%llu records missing", (unsigned long long)missing);
   CHECK(live(b) == 0, "%llu records left", (unsigned long long)live(b));
@@ -197,16 +224,16 @@ static void check_threads(void) {
 }
 
 static void check_full(void) {
-  struct books *b = new_books(16, 64, 100);
+  struct books *b = new_books(1, 64, 100);
   u64 frames[10] = {0};
   for (u64 i = 0; i < 200; i++) {
     frames[0] = i + 1;
-    u32 s = stack_intern(b, frames, 10, i * 0x9e3779b97f4a7c15ull, STACK_EXACT);
-    CHECK(s >= 1 && s <= b->stack_mask, "stack %u", s);
-    stack_acquired(b, s, 10, 0, 0);
+    u32 s = stack_intern(b, frames, 10, i * 0x9e3779b97f4a7c15ull, STACK_EXACT, 0, 10);
+    CHECK(s >= 1 && s < b->stacks_max, "stack %u", s);
+    stack_acquired(b, 0, s, 10, 0);
   }
   u64 n = 0;
-  for (u64 i = 0; i <= b->stack_mask; i++) n += ((struct stack *)b->stacks)[i].acq_n;
+  for (u64 i = 0; i < b->stacks_max; i++) n += ((struct stack *)b->stacks)[i].acq_n;
   CHECK(n == 200, "%llu of 200 counted", (unsigned long long)n);
   CHECK(b->lost_stacks > 0, "loss not counted");
 }
@@ -234,7 +261,7 @@ static const struct row rows[] = {
 };
 
 static void check_walk(void) {
-  struct books *b = new_books(16, 64, 100);
+  struct books *b = new_books(1, 64, 100);
   struct module *m = (struct module *)b->module[0];
   m[0] = (struct module){0x1000, 0x1010, 0x1000, 0, 0, 0};
   u64 at = (u64)b + (1 << 19); /* rows are part of the data range */
@@ -319,7 +346,7 @@ static void check_walk(void) {
 
 /* A noted walk holds as long as everything that it read is the same. */
 static void check_notes(void) {
-  struct books *b = new_books(16, 64, 100);
+  struct books *b = new_books(1, 64, 100);
   struct module *m = (struct module *)b->module[0];
   u64 at = (u64)b + (1 << 19);
   memcpy((void *)at, rows, sizeof rows);
@@ -335,11 +362,13 @@ static void check_notes(void) {
   st[11] = 0x40410;
   struct note *n = note_of(b, &notebook, sp);
   CHECK(n && notebook == 1 && n->sp == 0 && !note_holds(b, n, sp, bp, top), "an empty note holds");
-  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, n) == 3 && n->words == 4, "%u words noted", n->words);
+  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, n) == 3 && n->words == 4 && n->uses_bp, "%u words noted",
+        n->words);
   CHECK(note_of(b, &notebook, sp) == n && note_holds(b, n, sp, bp, top), "the note does not hold");
-  /* Each word it read, and nothing else, makes a difference. */
+  /* Each word that led on, and nothing else, makes a difference: what was saved
+   * of rbp (word 10) does not when no frame is found by it. */
   for (int i = 0; i < 64; i++) {
-    bool matters = i == 0 || i == 1 || i == 10 || i == 11;
+    bool matters = i == 0 || i == 1 || i == 11;
     st[i] ^= 0x80;
     CHECK(note_holds(b, n, sp, bp, top) == !matters, "word %d", i);
     st[i] ^= 0x80;
@@ -390,19 +419,19 @@ static struct slot *my_slot(void) {
 static struct stack *sum(struct books *b) {
   static struct stack all;
   memset(&all, 0, sizeof all);
-  for (u64 i = 0; i <= b->stack_mask; i++) {
+  for (u64 i = 0; i < b->stacks_used; i++) {
     struct stack *s = (struct stack *)b->stacks + i;
     all.acq_n += s->acq_n;
-    all.acq_bytes += s->acq_bytes;
-    all.rel_n += s->rel_n;
-    all.rel_bytes += s->rel_bytes;
+    all.acq_bytes += s->acq_n * s->size + s->acq_bytes;
+    all.rel_n += s->rel_n + s->far_n;
+    all.rel_bytes += (s->rel_n + s->far_n) * s->size + s->rel_bytes + s->far_bytes;
   }
   return &all;
 }
 
 static void check_hooks(void) {
   static char stack[1 << 16] __attribute__((aligned(4096)));
-  struct books *b = new_books(64, 64, 1024);
+  struct books *b = new_books(1, 64, 1024);
   b->scratch = (u64)map((u64)SLOTS * MAX_FRAMES * 8);
   struct state *st = &near.state;
   struct record r;
@@ -484,15 +513,21 @@ static void check_hooks(void) {
   returns(c, 0);
   CHECK(live(b) == 2 && live_take(b, 0x4000, &r), "posix_memalign is not recorded");
 
-  /* A call inside a call, from below on the same stack, keeps out; a release
-   * does not. */
+  /* A call inside a call, from just below on the same stack, keeps out; a
+   * release does not. */
   c = call_at(stack + 30000, CLASS_ALIGN, 64, 100, INFO_FRAMED);
   CHECK(probe_enter(&c->f) == 2, "aligned");
-  struct call *in = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
+  struct call *in = call_at(stack + 29200, CLASS_ALLOC, 100, 0, 0);
   CHECK(probe_enter(&in->f) == 0, "a nested call is recorded");
-  in = call_at(stack + 20000, CLASS_FREE, 0x2000, 0, 0);
+  in = call_at(stack + 29200, CLASS_FREE, 0x2000, 0, 0);
   CHECK(probe_enter(&in->f) == 0 && live(b) == 0, "a nested release is not seen");
   CHECK(my_slot()->owner & 1, "the nested call left for the outer one");
+  /* What a signal handler does meanwhile is recorded. */
+  in = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&in->f) == 2, "the call of a signal handler is not recorded");
+  returns(in, 0x5100);
+  CHECK(live(b) == 1 && live_take(b, 0x5100, &r), "the signal handler's block");
+  CHECK(my_slot()->owner & 1, "the signal handler left for the hook that it interrupted");
   returns(c, 0x5000);
   CHECK(live(b) == 1 && (my_slot()->owner & 1) == 0, "the outer call");
 
@@ -502,19 +537,22 @@ static void check_hooks(void) {
   my_slot()->hi = (u64)stack + sizeof stack;
   c = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
   CHECK(probe_enter(&c->f) == 2, "to be abandoned");
-  c = call_at(stack + 19000, CLASS_ALLOC, 100, 0, 0);
+  c = call_at(stack + 19200, CLASS_ALLOC, 100, 0, 0);
   CHECK(probe_enter(&c->f) == 0, "below: looks nested");
   c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
   CHECK(probe_enter(&c->f) == 2, "above: heals");
   returns(c, 0x6000);
   CHECK(live(b) == 2 && (my_slot()->owner & 1) == 0, "healed");
-  /* On another stack nothing can be compared. */
+  /* On another stack, a signal handler's. */
   static char other[8192] __attribute__((aligned(4096)));
   c = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
   probe_enter(&c->f);
   in = call_at(other + 1000, CLASS_ALLOC, 100, 0, 0);
-  CHECK(probe_enter(&in->f) == 0, "another stack");
+  CHECK(probe_enter(&in->f) == 2, "another stack");
+  returns(in, 0x7100);
+  CHECK((my_slot()->owner & 1) == 1, "left for the one on the other stack");
   returns(c, 0x7000);
+  CHECK((my_slot()->owner & 1) == 0 && live_take(b, 0x7100, &r), "both are done");
 
   /* Switched off and on while the original ran: keep out. */
   c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
@@ -571,7 +609,7 @@ static void *claim(void *arg) {
 /* Threads get a slot each; one that finds none passes. */
 static void check_slots(void) {
   static char stack[4096] __attribute__((aligned(4096)));
-  struct books *b = new_books(64, 64, 64);
+  struct books *b = new_books(1, 64, 64);
   memset(&near, 0, sizeof near);
   near.state.on = 1;
   near.state.books = (u64)b;
