@@ -26,13 +26,13 @@ func (l *Ledger) ViewOf(id leak.ProcID) *View {
 // Forget drops what is known of a process. What is said of it later begins
 // anew.
 func (l *Ledger) Forget(id leak.ProcID) {
+	l.gaps = slices.DeleteFunc(l.gaps, func(g leak.Gap) bool { return g.Proc == id })
 	b := l.byID[id]
 	if b == nil {
 		return
 	}
 	delete(l.byID, id)
 	l.procs = slices.DeleteFunc(l.procs, func(p *books) bool { return p == b })
-	l.gaps = slices.DeleteFunc(l.gaps, func(g leak.Gap) bool { return g.Proc == id })
 	if l.looking == b {
 		l.looking = nil
 	}
