@@ -27,6 +27,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"target":  scriptTarget,
 			"compile": scriptCompile,
+			"ask":     scriptAsk,
 			"exits":   scriptExits,
 			"end":     scriptEnd,
 			"mode":    scriptMode,
@@ -58,16 +59,31 @@ func scriptTarget(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], pid(p))
 }
 
+// scriptAsk lets a target do something more: ask PID COMMAND ...
+func scriptAsk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: ask PID COMMAND ...")
+	}
+	p := scriptTargetOf(ts, args[0])
+	for _, command := range args[1:] {
+		p.Ask(command, "ok")
+	}
+}
+
+func scriptTargetOf(ts *testscript.TestScript, pid string) *fixture.Proc {
+	p := ts.Value(tbTargets{}).(map[string]*fixture.Proc)[pid]
+	if p == nil {
+		ts.Fatalf("%s is no target of this script", pid)
+	}
+	return p
+}
+
 // scriptEnd lets a target end: end PID.
 func scriptEnd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: end PID")
 	}
-	p := ts.Value(tbTargets{}).(map[string]*fixture.Proc)[args[0]]
-	if p == nil {
-		ts.Fatalf("%s is no target of this script", args[0])
-	}
-	p.Quit()
+	scriptTargetOf(ts, args[0]).Quit()
 }
 
 // scriptCompile builds a program of testdata/leaky and puts its path into a
