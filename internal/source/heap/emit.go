@@ -38,6 +38,9 @@ func (r *Result) Emit(sink leak.Sink, k Look) error {
 		return err
 	}
 	if len(r.Held) > 0 {
+		for i := range r.Held {
+			r.Held[i].Proc = k.Proc
+		}
 		sink.Held(r.Held)
 	}
 	if edges, ok := sink.(leak.EdgeSink); ok {

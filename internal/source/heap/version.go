@@ -2,7 +2,6 @@ package heap
 
 import (
 	"bytes"
-	"bytes"
 	"io"
 	"path/filepath"
 	"regexp"
