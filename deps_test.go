@@ -41,6 +41,7 @@ var libraries = map[string][]string{
 	"github.com/ianlancetaylor/demangle": {"symbol"},
 	"github.com/ulikunitz/xz":            {"symbol"},
 	"github.com/klauspost/compress":      {"symbol", "record"},
+	"github.com/google/pprof/profile":    {"render"},
 }
 
 // TestArrows parses every file that is not a test and holds its imports

@@ -29,7 +29,7 @@ type observation struct {
 	clock    *proc.Clock
 	lock     *sync.Mutex // of books, while sources say to them
 	books    *ledger.Ledger
-	one      bool // the books hold other processes too
+	one      bool      // the books hold other processes too
 	sink     leak.Sink // the books and, when recording, the file
 	atlas    *leak.Atlas
 	progress *progress
@@ -38,7 +38,8 @@ type observation struct {
 	show     bool          // --show-contents
 	plan     time.Duration // the predicted pause of one look
 	notes    []string
-	removed  *bool // whether the probe was removed; nil when none was placed
+	given    map[leak.Frame][]leak.StackFrame // names that a recording holds
+	removed  *bool                            // whether the probe was removed; nil when none was placed
 }
 
 // subject is who an observation is about.
@@ -85,7 +86,11 @@ func (a *app) observe(ctx context.Context, t *proc.Target, f *lookFlags, more ..
 		return nil, err
 	}
 	o.program = program
-	plan, err := ptrace.Preflight(t, ptrace.Options{MaxPause: f.maxPause})
+	preflight := ptrace.Preflight
+	if f.noSnapshot {
+		preflight = ptrace.PreflightCalls
+	}
+	plan, err := preflight(t, ptrace.Options{MaxPause: f.maxPause})
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +244,7 @@ func (o *observation) conclude(c detect.Config) *leak.Report {
 	view := o.view()
 	names := symbol.New(o.symbols())
 	defer func() { _ = names.Close() }() // it only read
-	c.Name = func(f leak.Frame) []leak.StackFrame { return names.Frames(view.Maps[f.Map], f) }
+	c.Name = o.namer(names, view)
 	c.Object = func(f leak.Frame) string {
 		name, _, _ := names.Object(view.Maps[f.Map], f.Off)
 		return name
@@ -253,15 +258,54 @@ func (o *observation) conclude(c detect.Config) *leak.Report {
 	for _, g := range view.Gaps {
 		r.Gaps = append(r.Gaps, g.What)
 	}
-	r.Observed = leak.Observed{Start: o.subject.began, DurationS: view.End.Seconds(), ProbeRemoved: o.removed}
-	for _, p := range o.budget.all {
-		r.Observed.PauseMS = append(r.Observed.PauseMS, float64(p.Microseconds())/1000)
-	}
-	for _, p := range view.Procs {
-		cost(&r.Observed, p)
-	}
+	r.Observed = o.observed(view)
 	r.Normalize()
 	return r
+}
+
+// observed is how it went and what it cost.
+func (o *observation) observed(view *ledger.View) leak.Observed {
+	out := leak.Observed{Start: o.subject.began, DurationS: view.End.Seconds(), ProbeRemoved: o.removed}
+	for _, p := range o.budget.all {
+		out.PauseMS = append(out.PauseMS, float64(p.Microseconds())/1000)
+	}
+	for _, p := range view.Procs {
+		cost(&out, p)
+	}
+	return out
+}
+
+// namer names places: as the recording does, unless this machine knows more of
+// them.
+func (o *observation) namer(names *symbol.Symbolizer, view *ledger.View) func(leak.Frame) []leak.StackFrame {
+	return func(f leak.Frame) []leak.StackFrame {
+		given := o.given[f]
+		if known(given) == withLine {
+			return given
+		}
+		if here := names.Frames(view.Maps[f.Map], f); len(given) == 0 || known(here) > known(given) {
+			return here
+		}
+		return given
+	}
+}
+
+// What can be known of a place.
+const (
+	withoutName = iota
+	withName
+	withLine
+)
+
+// known says how much the names of a place tell.
+func known(names []leak.StackFrame) int {
+	switch n := len(names); {
+	case n == 0 || names[n-1].Function == "":
+		return withoutName
+	case names[n-1].File == "" || names[n-1].Line == 0:
+		return withName
+	}
+	return withLine
 }
 
 // symbols says where names come from: the target's own files, those of a core

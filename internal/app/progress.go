@@ -58,3 +58,13 @@ func (p *progress) done() {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
 }
+
+// line says something that stays.
+func (p *progress) line(format string, args ...any) {
+	p.done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.quiet {
+		fmt.Fprintln(p.w, fmt.Sprintf(format, args...))
+	}
+}

@@ -26,6 +26,7 @@ type lookFlags struct {
 	all          bool
 	minBytes     bytesFlag
 	wrappers     []string
+	noSnapshot   bool // nothing is copied: what that would cost is no reason to refuse
 }
 
 func (f *lookFlags) flags(cmd *cobra.Command) {
@@ -86,7 +87,7 @@ says what was unreachable in it. Nothing is placed in the process, so no line is
 }
 
 func (a *app) runScan(ctx context.Context, t *proc.Target, f *lookFlags, save string) (*leak.Report, error) {
-	rec, err := startRecording(save, f.out.force, a.header(t))
+	rec, err := startRecording(save, f.out.force, a.header(t), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (a *app) runScanCore(ctx context.Context, name string, f *lookFlags, save s
 		return nil, codeError{ExitUsage, err}
 	}
 	defer func() { _ = core.Close() }() // it was only read
-	rec, err := startRecording(save, f.out.force, record.Header{Comm: core.Comm, Proc: leak.ProcID{PID: core.PID}, Version: a.version})
+	rec, err := startRecording(save, f.out.force, record.Header{Comm: core.Comm, Proc: leak.ProcID{PID: core.PID}, Version: a.version}, 0)
 	if err != nil {
 		return nil, err
 	}

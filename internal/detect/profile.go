@@ -54,7 +54,9 @@ func Profile(v *ledger.View, c Config, recorded leak.Recorded, top int) *leak.Pr
 	if order == nil {
 		order = profileOrders["bytes"]
 	}
-	slices.SortFunc(p.Sites, func(a, b leak.ProfileSite) int { return cmp.Or(order(&a, &b), byBytes(&a, &b), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(p.Sites, func(a, b leak.ProfileSite) int {
+		return cmp.Or(order(&a, &b), byBytes(&a, &b), cmp.Compare(a.Key, b.Key))
+	})
 	if len(recorded.Through) > 0 && len(sites) == 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("no recorded stack goes through %s", strings.Join(recorded.Through, " or ")))
 	}

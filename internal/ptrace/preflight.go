@@ -46,6 +46,16 @@ func (l *outlook) pause() time.Duration {
 // that the target cannot be looked at, or is gone; everything else is in the
 // plan.
 func Preflight(t *proc.Target, o Options) (*Plan, error) {
+	return preflight(t, o, true)
+}
+
+// PreflightCalls is Preflight for stops in which system calls may be made, and
+// nothing is forked: those that place a probe. The pause is that of one stop.
+func PreflightCalls(t *proc.Target, o Options) (*Plan, error) {
+	return preflight(t, o, false)
+}
+
+func preflight(t *proc.Target, o Options, fork bool) (*Plan, error) {
 	p := &Plan{}
 	if err := refuse(t); err != nil {
 		if errors.Is(err, proc.ErrGone) {
@@ -54,13 +64,17 @@ func Preflight(t *proc.Target, o Options) (*Plan, error) {
 		p.Refusals = append(p.Refusals, sentence(err.Error()))
 		return p, nil
 	}
-	l, err := outlookOf(t, true)
+	l, err := outlookOf(t, fork)
 	if err != nil {
 		return nil, err
 	}
-	p.Pause = l.pause()
 	p.rights(t)
-	p.room(l)
+	if fork {
+		p.Pause = l.pause()
+		p.room(l)
+	} else {
+		p.Pause = pauseAnyway + time.Duration(l.status.Threads)*pausePerThread
+	}
 	p.confined(t.Root, l.status)
 	if p.Pause > o.maxPause() {
 		p.Fork = false
