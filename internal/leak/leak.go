@@ -270,8 +270,8 @@ type Verdict struct {
 	Head  []byte // the first bytes, only with --show-contents, else nil
 }
 
-// Look opens one scan of a process: the Verdicts and Held that follow, up to
-// the next Look, belong to it.
+// Look opens one scan of a process: the Verdicts and Held of that process that
+// follow, up to its next Look, belong to it.
 type Look struct {
 	N          int // 1 for the first look
 	At         time.Duration
@@ -279,7 +279,7 @@ type Look struct {
 	Allocator  string // "glibc 2.36", "jemalloc", "unknown"; with the reason in a Gap when no walk was possible
 	Walked     bool   // the allocator's structures were understood and walked completely
 	Single     bool   // a core file: no second look is possible
-	Final      bool   // the process stood at its exit: no pointer was on its way any more, so that this one look proves
+	Final      bool   // the process stood at its exit: no pointer was on its way any more, so that this one look proves; not Walked when it ended unseen
 	Blocks     uint64 // allocated blocks found
 	Bytes      uint64 // their usable bytes
 	Free       uint64 // bytes in free chunks and caches of the allocator
@@ -305,6 +305,7 @@ type Root struct {
 
 // Held counts reachable blocks of one size and shape that one root holds.
 type Held struct {
+	Proc  ProcID // whose; zero for that of the latest Look
 	Root  Root
 	Size  uint64 // usable bytes of each
 	Shape Shape

@@ -18,7 +18,7 @@ func (l *Ledger) ViewOf(id leak.ProcID) *View {
 	}
 	if b := l.byID[id]; b != nil {
 		b.seal()
-		v.Procs = append(v.Procs, b.view())
+		v.Procs = append(v.Procs, b.view(l.end))
 	}
 	return v
 }

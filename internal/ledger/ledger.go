@@ -28,7 +28,7 @@ type Ledger struct {
 	stacks  map[leak.StackID][]leak.Frame
 	byID    map[leak.ProcID]*books
 	procs   []*books // in the order in which they were first heard of
-	looking *books   // whose Verdicts and Held come in now
+	looking *books   // who was looked at latest
 	gaps    []leak.Gap
 	end     time.Duration
 	astray  uint64 // verdicts outside of a look
@@ -186,24 +186,44 @@ func (l *Ledger) Look(k leak.Look) {
 	l.looking = b
 }
 
-// Verdicts takes lost blocks of the look that is open.
+// Verdicts takes lost blocks of the look that is open at their process.
+// Several processes may be looked at in turns.
 func (l *Ledger) Verdicts(vs []leak.Verdict) {
-	if l.looking == nil || l.looking.open == nil {
-		l.astray += uint64(len(vs))
-		return
-	}
-	b := l.looking
 	for i := range vs {
+		b := l.open(vs[i].Ref.Proc)
+		if b == nil {
+			l.astray++
+			continue
+		}
 		b.open.add(&vs[i], &b.groups)
 	}
 }
 
-// Held takes holders of reachable blocks of the look that is open.
+// Held takes holders of reachable blocks of the look that is open at their
+// process.
 func (l *Ledger) Held(hs []leak.Held) {
-	if l.looking == nil || l.looking.open == nil {
-		return
+	for i := range hs {
+		b := l.looking
+		if hs[i].Proc != (leak.ProcID{}) {
+			b = l.open(hs[i].Proc)
+		}
+		if b != nil && b.open != nil {
+			b.open.held = append(b.open.held, hs[i])
+		}
 	}
-	l.looking.open.held = append(l.looking.open.held, hs...)
+}
+
+// open gives the books of a process when a look at it is open. The latest look
+// is most often the one.
+func (l *Ledger) open(id leak.ProcID) *books {
+	b := l.looking
+	if b == nil || b.id != id {
+		b = l.byID[id]
+	}
+	if b == nil || b.open == nil {
+		return nil
+	}
+	return b
 }
 
 // Gap takes what nobody could see. What is said again, as at every look, is one

@@ -317,8 +317,12 @@ const ProofApart = time.Second
 
 // proved reports whether a block that is lost since one look, and was last
 // listed by another, is proved lost: the last certain look up to then and an
-// earlier certain one, far enough apart, both listed it.
+// earlier certain one, far enough apart, both listed it; or one certain look
+// at the exit did, when nothing was under way any more.
 func (b *books) proved(since, seen uint16) bool {
+	if k := &b.looks[seen]; k.Final && Certain(k) {
+		return true
+	}
 	last := int(seen)
 	for ; last > int(since); last-- {
 		if k := &b.looks[last]; Certain(k) && (last == int(seen) || !withholds(k)) {

@@ -52,19 +52,28 @@ type Cell struct {
 	Group         int
 	Stack         leak.StackID // who acquired the directly lost ones; 0 when not recorded
 	Old           bool         // lost in the first look already, before any probe was placed
-	Proved        bool         // lost in two certain looks at least ProofApart apart
+	Proved        bool         // lost in two certain looks at least ProofApart apart, or in one at the exit
 	Since         time.Duration
 	Direct        uint64
 	DirectBytes   uint64 // usable
 	Indirect      uint64
-	IndirectBytes uint64 // usable
-	Requested     uint64 // bytes requested for the direct ones, when recorded
+	IndirectBytes uint64  // usable
+	Requested     uint64  // bytes requested for the direct ones, when recorded
+	Below         []Below // the recorded ones of the indirect ones, by who acquired them
 	MinRequest    uint64
 	MaxRequest    uint64
 	Exact         uint64  // direct ones whose size was recorded each time
 	Weight        float64 // what the records stand for
 	OldestAt      time.Duration
 	NewestAt      time.Duration // when they were acquired, when recorded
+}
+
+// Below counts the blocks of one stack that only the lost ones of a cell lead
+// to.
+type Below struct {
+	Stack     leak.StackID
+	N         uint64
+	Requested uint64 // bytes
 }
 
 // LiveSite counts the recorded blocks of one stack that are still held.
@@ -78,6 +87,9 @@ type LiveSite struct {
 	MaxRequest uint64
 	OldestAt   time.Duration // when the oldest of them was acquired
 	Exact      bool          // all of them
+	// Of things that are no memory: how many records came in each third of the
+	// time from the probe's first word to the end.
+	Thirds [3]uint64
 }
 
 // LargeSize counts acquisitions of one large size from one stack.
@@ -120,12 +132,12 @@ func (l *Ledger) View() *View {
 	}
 	for _, b := range l.procs {
 		b.seal()
-		v.Procs = append(v.Procs, b.view())
+		v.Procs = append(v.Procs, b.view(l.end))
 	}
 	return v
 }
 
-func (b *books) view() *Process {
+func (b *books) view(end time.Duration) *Process {
 	p := &Process{
 		ID: b.id, Looks: slices.Clone(b.looks), Blind: slices.Clone(b.blind),
 		Gauges: make(map[leak.GaugeName][]Point, len(b.gauges)), ProbeAt: b.probeAt,
@@ -147,7 +159,7 @@ func (b *books) view() *Process {
 		return cmp.Or(cmp.Compare(x.Size, y.Size), cmp.Compare(x.Stack, y.Stack))
 	})
 	b.viewLost(p)
-	b.viewLive(p)
+	b.viewLive(p, end)
 	b.viewHolders(p)
 	return p
 }
@@ -174,16 +186,22 @@ func (b *books) cells(p *Process, returned map[uint32]uint64) {
 		seen  uint16
 	}
 	set := b.lost
-	probed := b.probeAt >= 0 && len(b.looks) > 0 && b.looks[0].At <= b.probeAt
-	last := b.looks[len(b.looks)-1].At
+	end := &b.looks[len(b.looks)-1]
+	// Nothing comes before a probe whose process is looked at once, at its exit.
+	probed := b.probeAt >= 0 && b.looks[0].At <= b.probeAt && !b.looks[0].Final
+	last := end.At
 	phase := b.phase()
 	cells := map[cellKey]*Cell{}
 	var lastKey cellKey // neighbours are often alike
 	var lastCell *Cell
-	cell := func(i int) (*Cell, record, bool) {
-		// A record that is newer than the look is of another block.
+	recorded := func(i int) (record, bool) {
+		// A record that is newer than the look is of another block; none is
+		// newer than the look at the exit, whatever its coarse clock says.
 		r, ok := b.live.block(set.addr[i], b.groups.size(set.group[i]))
-		ok = ok && (r.at <= last || r.said < phase) && b.current(&r, set.since[i], phase)
+		return r, ok && (r.at <= last || r.said < phase || end.Final) && b.current(&r, set.since[i], phase)
+	}
+	cell := func(i int) (*Cell, record, bool) {
+		r, ok := recorded(i)
 		k := cellKey{group: set.group[i], since: set.since[i], seen: set.seen[i]}
 		if ok {
 			k.stack = r.stack
@@ -202,11 +220,17 @@ func (b *books) cells(p *Process, returned map[uint32]uint64) {
 		lastKey, lastCell = k, c
 		return c, r, ok
 	}
-	// What was given back after the look was not lost.
+	// What was given back after the look was not lost. Nothing is given back
+	// after the exit.
 	gone := func(i int) bool {
 		at, ok := b.release[set.addr[i]]
-		return ok && at > last
+		return ok && at > last && !end.Final
 	}
+	type belowKey struct {
+		owner *Cell
+		stack leak.StackID
+	}
+	below := map[belowKey]*Below{}
 	head, owner := -1, (*Cell)(nil) // neighbours often have one owner
 	for i := range set.addr {
 		size := b.groups.size(set.group[i])
@@ -235,11 +259,23 @@ func (b *books) cells(p *Process, returned map[uint32]uint64) {
 		}
 		owner.Indirect++
 		owner.IndirectBytes += size
+		if r, ok := recorded(i); ok {
+			k := belowKey{owner, r.stack}
+			if below[k] == nil {
+				below[k] = &Below{Stack: r.stack}
+			}
+			below[k].N++
+			below[k].Requested += r.size
+		}
+	}
+	for k, n := range below {
+		k.owner.Below = append(k.owner.Below, *n)
 	}
 	keys := slices.SortedFunc(maps.Keys(cells), func(x, y cellKey) int {
 		return cmp.Or(cmp.Compare(x.group, y.group), cmp.Compare(x.stack, y.stack), cmp.Compare(x.since, y.since), cmp.Compare(x.seen, y.seen))
 	})
 	for _, k := range keys {
+		slices.SortFunc(cells[k].Below, func(x, y Below) int { return cmp.Compare(x.Stack, y.Stack) })
 		p.Lost = append(p.Lost, *cells[k])
 	}
 }
@@ -276,7 +312,7 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-func (b *books) viewLive(p *Process) {
+func (b *books) viewLive(p *Process, end time.Duration) {
 	type siteKey struct {
 		kind  leak.Kind
 		stack leak.StackID
@@ -314,6 +350,9 @@ func (b *books) viewLive(p *Process) {
 	}
 	for ref, r := range b.live.other {
 		add(ref.Kind, r, false)
+		if s := sites[siteKey{ref.Kind, r.stack}]; s != nil && b.live.held(&r) {
+			s.Thirds[third(r.at, b.probeAt, end)]++
+		}
 	}
 	for k, s := range sites {
 		s.Count = leak.Count{N: float64(totals[k].n) / weightUnit, Bytes: float64(totals[k].bytes)}
@@ -323,6 +362,16 @@ func (b *books) viewLive(p *Process) {
 	slices.SortFunc(p.Live, func(x, y LiveSite) int {
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Stack, y.Stack))
 	})
+}
+
+// third says in which third of the time from start to end a moment lies.
+func third(at, start, end time.Duration) int {
+	start = max(start, 0)
+	if at <= start || end <= start {
+		return 0
+	}
+	// In floating point, since a damaged recording may hold any time.
+	return min(int(3*(float64(at-start)/float64(end-start))), 2)
 }
 
 func (b *books) viewHolders(p *Process) {
@@ -358,6 +407,22 @@ func (v *View) LostSizes() []uint64 {
 	return slices.SortedFunc(maps.Keys(bytes), func(a, b uint64) int {
 		return cmp.Or(-cmp.Compare(bytes[a], bytes[b]), cmp.Compare(a, b))
 	})
+}
+
+// Ended reports whether the process was followed to its end: all numbers are
+// final then, and rates mean nothing.
+func (p *Process) Ended() bool {
+	final := func(k leak.Look) bool { return k.Final }
+	return slices.ContainsFunc(p.Looks, final) || slices.ContainsFunc(p.Blind, final)
+}
+
+// FinalLook gives the look at the exit, nil when there was none that listed
+// blocks.
+func (p *Process) FinalLook() *leak.Look {
+	if k := p.LastLook(); k != nil && k.Final {
+		return k
+	}
+	return nil
 }
 
 // LastLook gives the last look that listed blocks, nil when there was none.

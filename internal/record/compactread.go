@@ -377,7 +377,7 @@ func (c *compactReader) verdict() leak.Verdict {
 func (c *compactReader) holders() {
 	c.held = c.held[:0]
 	for range c.batchLen(9) {
-		h := leak.Held{Root: leak.Root{What: c.text(), Frame: c.place(), TID: c.int()}, Size: c.uint()}
+		h := leak.Held{Proc: c.proc, Root: leak.Root{What: c.text(), Frame: c.place(), TID: c.int()}, Size: c.uint()}
 		h.Shape = leak.Shape(c.byte())
 		h.Type = c.place()
 		h.N, h.Bytes = c.uint(), c.uint()

@@ -360,8 +360,15 @@ func (c *compactWriter) verdict(v *leak.Verdict) {
 
 func (c *compactWriter) Held(hs []leak.Held) {
 	for len(hs) > 0 {
-		n := min(len(hs), batchMax)
-		c.begin(tagHeld)
+		n := 1
+		for n < min(len(hs), batchMax) && hs[n].Proc == hs[0].Proc {
+			n++
+		}
+		if hs[0].Proc == (leak.ProcID{}) {
+			c.begin(tagHeld)
+		} else {
+			c.beginOf(hs[0].Proc, tagHeld)
+		}
 		c.uint(uint64(n))
 		for i := range hs[:n] {
 			h := &hs[i]

@@ -88,8 +88,8 @@ func everything(w leak.EdgeSink) {
 		{Ref: leak.Ref{Proc: p, Kind: leak.KindMemory, ID: 0x7f0000000200}, Size: 24, State: leak.LostIndirect, Shape: leak.ShapeText, Owner: block.ID, Head: []byte("a\"b\x00")},
 	})
 	w.Held([]leak.Held{
-		{Root: leak.Root{What: "data", Frame: leak.Frame{Map: 1, Off: 0x40}}, Size: 64, Shape: leak.ShapePointer, Type: leak.Frame{Map: 1, Off: 8}, N: 3, Bytes: 192},
-		{Root: leak.Root{What: "stack", TID: 4713}, Shape: leak.ShapeNumber, N: 1, Bytes: 24},
+		{Proc: p, Root: leak.Root{What: "data", Frame: leak.Frame{Map: 1, Off: 0x40}}, Size: 64, Shape: leak.ShapePointer, Type: leak.Frame{Map: 1, Off: 8}, N: 3, Bytes: 192},
+		{Proc: p, Root: leak.Root{What: "stack", TID: 4713}, Shape: leak.ShapeNumber, N: 1, Bytes: 24},
 	})
 	w.Blocks([]leak.Verdict{
 		{Ref: leak.Ref{Proc: p, Kind: leak.KindMemory, ID: 0x20}, Size: 24, State: leak.Reachable, Shape: leak.ShapeZero},

@@ -213,7 +213,7 @@ func (t *textReader) verdicts(state string, say func([]leak.Verdict)) {
 }
 
 func (t *textReader) held() {
-	h := leak.Held{Root: leak.Root{What: t.text()}}
+	h := leak.Held{Proc: t.proc, Root: leak.Root{What: t.text()}}
 	t.pairs(func(k, v string) bool {
 		switch k {
 		case "at":

@@ -263,6 +263,9 @@ func (t *textWriter) verdicts(prefix string, vs []leak.Verdict) {
 func (t *textWriter) Held(hs []leak.Held) {
 	for i := range hs {
 		h := &hs[i]
+		if h.Proc != (leak.ProcID{}) {
+			t.of(h.Proc)
+		}
 		t.word("held").quoteIfNeeded(h.Root.What).frame("at", h.Root.Frame).count("tid", uint64(max(h.Root.TID, 0)))
 		t.count("size", h.Size).word(shapeWord(h.Shape)).frame("type", h.Type)
 		t.count("n", h.N).count("bytes", h.Bytes).end()
