@@ -1,0 +1,231 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"stanch/internal/fixture"
+	"stanch/internal/leak"
+)
+
+// ran runs a command under stanch run and reads its report.
+func ran(t *testing.T, args ...string) (outcome, *leak.Report) {
+	t.Helper()
+	return ranAs(t, func(*exec.Cmd) {}, args...)
+}
+
+func ranAs(t *testing.T, prepare func(*exec.Cmd), args ...string) (outcome, *leak.Report) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "report.json")
+	o := beginAs(t, prepare, append([]string{"run", "-o", file}, args...)...).wait()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("no report: %v\n%s%s", err, o.out, o.err)
+	}
+	r := &leak.Report{}
+	if err := json.Unmarshal(text, r); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return o, r
+}
+
+// leaks adds up what is called lost: blocks, directly lost ones among them, by
+// the function of their line.
+func leaks(r *leak.Report) map[string][2]uint64 {
+	sums := map[string][2]uint64{}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		if f.Severity != leak.SeverityLeak {
+			continue
+		}
+		name := "?"
+		if f.Site < len(f.Stack) {
+			name = f.Stack[f.Site].Function
+		}
+		s := sums[name]
+		sums[name] = [2]uint64{s[0] + f.Count, s[1] + f.Direct}
+	}
+	return sums
+}
+
+// TestRun: what a program and its children lose is found to the block, with
+// the function that lost it, and the exit code is the program's own.
+func TestRun(t *testing.T) {
+	exe := fixture.Build(t, "runme")
+	static := fixture.Build(t, "runme", "-static")
+	early := fixture.Build(t, "runme", "-DCONSTRUCTOR", "-no-pie")
+	const found, none = 3, 0
+	for _, c := range []struct {
+		args  string
+		exe   string
+		code  int
+		lost  uint64 // blocks that lose lost
+		chain uint64 // and blocks of chain, all but one of each lost with it
+	}{
+		{args: "say hello", code: none},
+		{args: "keep 10 100 return 0", code: none},
+		{args: "lose 1 100", code: found, lost: 1},
+		{args: "lose 7 24 chain 9 64 keep 3 64", code: found, lost: 7, chain: 9},
+		{args: "lose 1 100 return 5", code: 5, lost: 1},
+		{args: "lose 1 100 quick 6", code: 6, lost: 1},
+		{args: "return 7", code: 7},
+		{args: "lose 2 100 abort", code: 128 + 6, lost: 2},
+		{args: "lose 2 100 crash", code: 128 + 11, lost: 2},
+		{args: "kill 9", code: 128 + 9},
+		{args: "lose 2 100 kill 15", code: 128 + 15, lost: 2},
+		{args: "lose 2 100 fork lose 5 40 exit 0", code: found, lost: 7},
+		{args: "lose 2 100 fork quick 4", code: 4, lost: 2},
+		{args: "fork fork fork lose 5 40", code: found, lost: 5},
+		{args: "lose 2 100 spawn lose 5 40", code: found, lost: 7},
+		{args: "lose 2 100 vfork lose 5 40 fork lose 1 1", code: found, lost: 8},
+		{args: "lose 2 100 exec lose 5 40", code: found, lost: 5},
+		{args: "daemon sleep 300 lose 5 40", code: found, lost: 5},
+		{args: "thread lose 5 40 keep 2 40", code: found, lost: 5},
+		{args: "thread lose 5 40 exit 0", code: found, lost: 5},
+		{args: "thread fork lose 5 40", code: found, lost: 5},
+		{args: "thread exec lose 5 40", code: found, lost: 5},
+		{args: "closeall lose 5 40", code: found, lost: 5},
+		{args: "undumpable lose 5 40", code: found, lost: 5},
+		{args: "usr1 lose 5 40", code: found, lost: 5},
+		{args: "lose 5 40 fork lose 1 40", exe: static, code: found, lost: 6},
+		{args: "keep 5 40", exe: early, code: found, lost: 2},
+	} {
+		if c.exe == "" {
+			c.exe = exe
+		}
+		t.Run(c.args, func(t *testing.T) {
+			t.Parallel()
+			o, r := ran(t, append([]string{"--", c.exe}, strings.Fields(c.args)...)...)
+			got := leaks(r)
+			if o.code != c.code || got["lose"][0] != c.lost || got["chain"][0] != c.chain {
+				t.Errorf("exit code %d, want %d; lost %v, want %d and %d\n%s%s\n%+v", o.code, c.code, got, c.lost, c.chain, o.out, o.err, r)
+			}
+			if c.chain > 0 && got["chain"][1] != 1 {
+				t.Errorf("%d heads of one chain", got["chain"][1])
+			}
+			delete(got, "lose")
+			delete(got, "chain")
+			if len(got) > 0 {
+				t.Errorf("called lost: %v", got)
+			}
+		})
+	}
+}
+
+// TestRunBusy: threads that are in the middle of malloc when the program exits.
+func TestRunBusy(t *testing.T) {
+	exe := fixture.Build(t, "runme")
+	for i := range 5 {
+		o, r := ran(t, "--", exe, "busy", "4", "lose", "5", "40", "sleep", "20", "exit", "0")
+		for name, n := range leaks(r) {
+			if name != "lose" || n[0] > 5 {
+				t.Errorf("round %d: %s: %d blocks\n%s", i, name, n[0], o.err)
+			}
+		}
+	}
+}
+
+// TestRunPassesThrough: standard streams are the program's own.
+func TestRunPassesThrough(t *testing.T) {
+	t.Parallel()
+	o, _ := ranAs(t, func(c *exec.Cmd) { c.Stdin = strings.NewReader("one\ntwo\n") }, "--", fixture.Build(t, "runme"), "copy")
+	if o.code != 0 || o.out != "one\ntwo\n" || o.err != "" {
+		t.Errorf("exit code %d, standard output %q, standard error %q", o.code, o.out, o.err)
+	}
+}
+
+// TestRunSignals: what is sent to stanch reaches the program.
+func TestRunSignals(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
+		s := begin(t, "run", "--", fixture.Build(t, "runme"), "lose", "2", "50", "warn", "there", "sleep", "100000")
+		s.await("there")
+		if err := s.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if o := s.wait(); o.code != 128+int(sig) || !strings.Contains(o.err, "LEAK  2 blocks") {
+			t.Errorf("%v: exit code %d\n%s", sig, o.code, o.err)
+		}
+	}
+}
+
+// TestRunCannotStart: the codes of env(1) and of the shells.
+func TestRunCannotStart(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("exit 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stanch(t, "run", "--", "/no/such/program").wantLine(t, 127, "cannot start /no/such/program")
+	stanch(t, "run", "--", "no-such-program").wantLine(t, 127, "cannot start no-such-program")
+	stanch(t, "run", "--", script).wantLine(t, 126, "cannot start "+script)
+	stanch(t, "run").wantLine(t, 2, "takes a command")
+	stanch(t, "run", "--mode", "all", "--", "true").wantLine(t, 2, "--mode")
+}
+
+// TestRunScripts: a shell script, make, and a test runner in python3 that loads
+// a C library: what their children lose is found.
+func TestRunScripts(t *testing.T) {
+	exe := fixture.Build(t, "runme")
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil { //nolint:gosec // a script of the test's own
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		lost uint64
+	}{
+		{"script", []string{write("tests.sh", fmt.Sprintf("#!/bin/sh\n%s lose 2 30\n(%s lose 3 30) &\nwait\nx=$(%s say hi lose 4 30)\n", exe, exe, exe))}, 3, 9},
+		{"failing script", []string{write("fail.sh", fmt.Sprintf("#!/bin/sh\n%s lose 2 30\nexit 9\n", exe))}, 9, 2},
+		{"make", []string{"make", "-s", "-j2", "-f", write("Makefile", fmt.Sprintf("all: a b c\na b c:\n\t%s lose 2 30\n", exe))}, 3, 6},
+		{"only itself", []string{"--no-children", "--", "sh", "-c", exe + " lose 5 30; true"}, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			args := c.args
+			if args[0] != "--no-children" {
+				args = append([]string{"--"}, args...)
+			}
+			o, r := ran(t, args...)
+			if got := leaks(r)["lose"][0]; o.code != c.code || got != c.lost {
+				t.Errorf("exit code %d, want %d; lost %d, want %d\n%s%s", o.code, c.code, got, c.lost, o.out, o.err)
+			}
+		})
+	}
+}
+
+// TestRunUnprivileged: one's own programs need no rights.
+func TestRunUnprivileged(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become somebody without rights")
+	}
+	exe := fixture.Build(t, "runme")
+	dir, err := sharedDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(dir, "stanch")
+	copyFile(t, command(t, "stanch"), own)
+	asNobody := func(c *exec.Cmd) {
+		c.Path, c.Dir = own, "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	o := beginAs(t, asNobody, "run", "--", exe, "lose", "3", "50", "fork", "lose", "2", "50").wait()
+	o.wantCode(t, 3)
+	if !strings.Contains(o.err, "LEAK  3 blocks") || !strings.Contains(o.err, "LEAK  2 blocks") {
+		t.Errorf("the report lacks something:\n%s", o.err)
+	}
+}
