@@ -43,15 +43,21 @@ type allocator struct {
 	names map[string]uint64 // of functions in hooks.def: runtime address
 	sizes map[uint64]uint64 // of functions, by address
 	slots map[uint64]string // words of the procedure linkage table, by address: which function
+	label string            // what title gave
+	key   *allocatorKey     // under which the plan is to be kept
+	known *known1           // what an earlier plan tells; file is nil then
 }
 
 // findAllocator looks for malloc as the dynamic linker does: the first object
 // in search order that defines it. close releases the file.
-func (v *view) findAllocator() (a *allocator, closer io.Closer, err error) {
+//
+// What an earlier process told of a file is believed when fresh is false.
+func (v *view) findAllocator(fresh bool) (a *allocator, closer io.Closer, err error) {
 	objects, err := v.objects()
 	if err != nil {
 		return nil, nil, err
 	}
+	musl := v.isMusl(objects)
 	for i := range objects {
 		o := &objects[i]
 		f, err := v.openObject(o)
@@ -61,16 +67,31 @@ func (v *view) findAllocator() (a *allocator, closer io.Closer, err error) {
 			}
 			continue // a plugin that was removed: it hardly is the allocator
 		}
+		key := allocatorKey{exe: o.exe, alone: len(objects) == 1, musl: musl}
+		id, named := idOf(f)
+		key.file = id
+		if k, ok := knownAllocators.get(key); ok && named && (k == nil || !fresh) {
+			if k != nil {
+				return k.instance(o), f, nil
+			}
+			_ = f.Close()
+			continue
+		}
 		file, err := elf.NewFile(f)
 		if err != nil {
 			_ = f.Close()
 			continue
 		}
-		a := &allocator{object: *o, file: file, alone: len(objects) == 1}
+		a := &allocator{object: *o, file: file, alone: key.alone, musl: musl}
+		if named {
+			a.key = &key
+		}
 		if a.symbols() || o.exe && a.hidden() {
-			a.musl = v.isMusl(objects)
 			a.linkage()
 			return a, f, nil
+		}
+		if named {
+			knownAllocators.put(key, nil)
 		}
 		_ = f.Close()
 	}
@@ -169,6 +190,13 @@ var glibcBanner = regexp.MustCompile(`GNU C Library [^\n]*version (\d+\.\d+)`)
 
 // title names the allocator for people.
 func (a *allocator) title() string {
+	if a.label == "" {
+		a.label = a.describe()
+	}
+	return a.label
+}
+
+func (a *allocator) describe() string {
 	name := a.name()
 	switch {
 	case strings.Contains(name, "jemalloc"):

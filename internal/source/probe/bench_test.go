@@ -79,3 +79,52 @@ func median(v []float64) float64 {
 	}
 	return v[len(v)/2]
 }
+
+// BenchmarkPlace measures a placement in a process that was just started, as a
+// test suite starts thousands: what the files tell is known from the one
+// before.
+func BenchmarkPlace(b *testing.B) {
+	for _, exact := range []bool{false, true} {
+		b.Run(fmt.Sprintf("exact=%v", exact), func(b *testing.B) {
+			place := func() (time.Duration, time.Duration) {
+				prog := shortLived(b)
+				target := open(b, prog.PID())
+				o := options()
+				o.Exact, o.FromStart = exact, exact
+				o.Clock = proc.NewClock()
+				o.Atlas = leak.NewAtlas(leak.Ignore{}, nil)
+				began := time.Now()
+				p, err := Place(context.Background(), target, o)
+				placed := time.Since(began)
+				if err != nil {
+					b.Fatal(err)
+				}
+				began = time.Now()
+				if err := p.Books(nil, leak.Ignore{}); err != nil {
+					b.Fatal(err)
+				}
+				read := time.Since(began)
+				prog.Quit()
+				if err := p.Remove(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+				return placed, read
+			}
+			place()
+			var placed, read []float64
+			for range b.N {
+				d, r := place()
+				placed, read = append(placed, d.Seconds()*1e3), append(read, r.Seconds()*1e3)
+			}
+			b.ReportMetric(median(placed), "ms/place")
+			b.ReportMetric(median(read), "ms/books")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// shortLived is a program that does next to nothing.
+func shortLived(b testing.TB) *fixture.Proc {
+	b.Helper()
+	return fixture.Start(b, "/bin/sh", "-c", "echo ready; read line")
+}

@@ -3,8 +3,10 @@ package probe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"stanch/internal/leak"
@@ -16,6 +18,7 @@ import (
 type code struct {
 	t      *proc.Target
 	tables map[fileKey]*unwind.Table // nil for a file that has none
+	rows   map[*unwind.Table][]byte  // encoded
 	placed map[*unwind.Table]uint64  // address of its rows in the target
 	next   uint64                    // free place in the arena for rows
 	end    uint64
@@ -29,7 +32,7 @@ type fileKey struct {
 }
 
 func newCode(t *proc.Target) *code {
-	return &code{t: t, tables: map[fileKey]*unwind.Table{}, placed: map[*unwind.Table]uint64{}, lost: map[*unwind.Table]string{}}
+	return &code{t: t, tables: map[fileKey]*unwind.Table{}, rows: map[*unwind.Table][]byte{}, placed: map[*unwind.Table]uint64{}, lost: map[*unwind.Table]string{}}
 }
 
 // hasCode reports whether functions may lie in m: an executable mapping of a
@@ -70,14 +73,48 @@ func (c *code) table(mem leak.Memory, m *leak.Mapping) *unwind.Table {
 }
 
 func (c *code) compile(mem leak.Memory, m *leak.Mapping) (*unwind.Table, error) {
-	if !m.File() {
-		return unwind.Compile(image{mem, m})
+	var key tableKey
+	named := true
+	var file *os.File
+	if m.File() {
+		f, err := c.t.OpenFile(m)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		file = f
+		key.static = c.static
+		key.file, named = idOf(f)
+	} else {
+		key.image = vdsoOf(mem, m)
 	}
-	f, err := c.t.OpenFile(m)
+	if k, ok := knownTables.get(key); ok && named {
+		if k == nil {
+			return nil, errNoTable
+		}
+		c.rows[k.Table] = k.rows
+		return k.Table, nil
+	}
+	table, err := c.compileFrom(file, mem, m)
 	if err != nil {
+		knownTables.put(key, nil)
 		return nil, err
 	}
-	defer f.Close()
+	k := compiledOf(table)
+	c.rows[table] = k.rows
+	if named {
+		knownTables.put(key, k)
+	}
+	return table, nil
+}
+
+// errNoTable: that a file has none is known from before.
+var errNoTable = errors.New("no unwind table")
+
+func (c *code) compileFrom(f *os.File, mem leak.Memory, m *leak.Mapping) (*unwind.Table, error) {
+	if f == nil {
+		return unwind.Compile(image{mem, m})
+	}
 	table, err := unwind.Compile(f)
 	if err == nil && (table.Assumed || c.static) && m.Size() <= muslMost {
 		table = fromCode(f, table)
@@ -129,7 +166,7 @@ func (c *code) write(m memory, modules []unwind.Module) ([]byte, error) {
 	}
 	slices.SortStableFunc(fresh, func(a, b *unwind.Table) int { return cmp.Compare(len(a.Rows), len(b.Rows)) })
 	for _, table := range fresh {
-		b := table.Bytes()
+		b := c.rows[table]
 		if uint64(len(b)) > c.end-c.next {
 			c.lost[table] = c.nameOf(table)
 			continue

@@ -54,7 +54,7 @@ func (p *Probe) measure() (cost, slotSums, error) {
 // resident is how much memory the probe occupies, from /proc/PID/pagemap: pages
 // that are the target's own, in memory or swapped out. Pages that were only
 // read are the kernel's one page of zeros.
-func (p *Probe) resident() float64 {
+func (p *Probe) resident(head *bookHead) float64 {
 	f, err := os.Open(p.t.Path("pagemap"))
 	if err != nil {
 		return float64(p.info.Memory)
@@ -63,7 +63,7 @@ func (p *Probe) resident() float64 {
 	// Documentation/admin-guide/mm/pagemap.rst: 56 exclusively mapped, 62 swapped.
 	const own = 1<<56 | 1<<62
 	n := 0
-	for _, r := range p.regions() {
+	for _, r := range append([]region{p.text, p.near()}, p.data.used(head)...) {
 		b := make([]byte, r.size/pageSize*8)
 		if _, err := f.ReadAt(b, int64(r.start/pageSize*8)); err != nil {
 			return float64(p.info.Memory)
@@ -83,13 +83,17 @@ func (p *Probe) govern(ctx context.Context, sink leak.Sink) error {
 	if err != nil {
 		return err
 	}
+	head, err := p.bookHead(p.mem)
+	if err != nil {
+		return err
+	}
 	last := p.watch.cost
 	gauge := func(name leak.GaugeName, v float64) {
 		sink.Gauge(leak.Gauge{At: p.o.Clock.Now(), Proc: p.t.ID, Name: name, Value: v})
 	}
 	gauge(leak.GaugeProbeCalls, s.calls)
 	gauge(leak.GaugeProbeSeconds, now.hooks)
-	gauge(leak.GaugeProbeBytes, p.resident())
+	gauge(leak.GaugeProbeBytes, p.resident(head))
 	if mean := p.books.means[last.mean]; mean > 0 && !last.deaf && !last.off {
 		gauge(leak.GaugeProbeInterval, float64(mean))
 	}

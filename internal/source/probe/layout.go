@@ -124,6 +124,20 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 // maxLevels: the last has 2 million buckets, 16 million records.
 const maxLevels = 13
 
+// used are the parts of the tables that may have been touched, as whole pages.
+func (t *tables) used(h *bookHead) []region {
+	part := func(start, end uint64) region {
+		start &^= pageSize - 1
+		return region{start, pages(end) - start}
+	}
+	return []region{
+		part(t.start, t.index[1]+t.groups[1]*wGroup*8),
+		part(t.stacks, t.stacks+min(h.stacksUsed, t.stackCount)*wStackSize),
+		part(t.frames, t.frames+min(h.framesUsed, t.frameCount)*8),
+		part(t.buckets, t.buckets+bucketsIn(uint64(h.level)+1)*wBucketSize),
+	}
+}
+
 // move puts the tables at an address.
 func (t *tables) move(start uint64) {
 	t.start = start

@@ -109,15 +109,11 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 		return err
 	}
 	v := &view{t: p.t, mem: p.mem, maps: maps}
-	a, file, err := v.findAllocator()
+	pl, err := v.planned()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }()
-	pl, err := v.plan(a)
-	if err != nil {
-		return err
-	}
+	a := pl.alloc
 	if err := p.forbidden(pl); err != nil {
 		return err
 	}
@@ -140,6 +136,30 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 	}
 	p.describe(pl)
 	return nil
+}
+
+// planned finds the allocator and decides about its functions, by what is known
+// of its file when there is such.
+func (v *view) planned() (*plan, error) {
+	for _, fresh := range []bool{false, true} {
+		a, file, err := v.findAllocator(fresh)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = file.Close() }()
+		if pl, ok := v.planOf(a); ok {
+			return pl, nil
+		}
+		if a.file == nil {
+			continue // not as it was known
+		}
+		pl, err := v.plan(a)
+		if err == nil {
+			v.keep(pl)
+		}
+		return pl, err
+	}
+	return nil, fmt.Errorf("the allocator's file changes while it is read: %w", proc.ErrUnsupported)
 }
 
 // abandon removes what was placed so far, and says why.

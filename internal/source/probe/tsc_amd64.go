@@ -22,9 +22,18 @@ type clock struct {
 	hz   float64       // ticks a second, from the longest distance measured
 }
 
+// lastHz is the speed that the last clock has found.
+var lastHz struct {
+	sync.Mutex
+	hz float64
+}
+
 // startClock takes the first pair of readings.
 func startClock(c *proc.Clock) *clock {
 	k := &clock{c: c}
+	lastHz.Lock()
+	k.hz = lastHz.hz
+	lastHz.Unlock()
 	k.tsc0, k.at0 = k.both()
 	return k
 }
@@ -54,16 +63,28 @@ func (k *clock) tune() {
 		return
 	}
 	hz := float64(tsc-k.tsc0) / passed
+	if passed < leastReady.Seconds() {
+		return
+	}
 	if k.hz != 0 && (hz < k.hz*0.9 || hz > k.hz*1.1) {
 		k.tsc0, k.at0 = tsc, at
 		return
 	}
 	k.hz = hz
+	lastHz.Lock()
+	lastHz.hz = hz
+	lastHz.Unlock()
 }
 
-// ready waits until the distance is long enough to know hz to a thousandth.
+// leastReady is the distance that tells the speed to a thousandth.
+const leastReady = 10 * time.Millisecond
+
+// ready waits until the speed is known, unless another clock has found it.
 func (k *clock) ready() {
-	for k.c.Now()-k.at0 < 10*time.Millisecond {
+	if k.hz != 0 {
+		return
+	}
+	for k.c.Now()-k.at0 < leastReady {
 		time.Sleep(time.Millisecond)
 	}
 	k.tune()
@@ -86,6 +107,17 @@ func (k *clock) seconds(ticks float64) float64 {
 // steady reports whether the kernel trusts the counter: it runs at one speed
 // (constant_tsc), also while the processor sleeps (nonstop_tsc).
 func steady(r proc.Root) bool {
+	if is, ok := knownSteady.get(r); ok {
+		return is
+	}
+	is := readSteady(r)
+	knownSteady.put(r, is)
+	return is
+}
+
+var knownSteady = known[proc.Root, bool]{most: 16}
+
+func readSteady(r proc.Root) bool {
 	b, err := os.ReadFile(string(r) + "/cpuinfo")
 	if err != nil {
 		return false
