@@ -382,6 +382,12 @@ func (r *run) lastLook(ctx context.Context, p *program) error {
 	o.Progress = nil
 	sink := r.sink
 	if p.probe != nil {
+		// It may have lived too short for the watch to have seen its mappings.
+		maps, err := p.target.Maps()
+		if err != nil {
+			return err
+		}
+		p.atlas.Update(maps)
 		own := &inheritance{Sink: r.sink, recorded: map[uint64]struct{}{}}
 		if p.forked && r.flags.mode == "exact" {
 			sink = own
