@@ -73,7 +73,9 @@ func plain(name string, template bool) string {
 		case depth == 0 && strings.HasPrefix(rest, "operator"):
 			return b.String() + operator(rest)
 		case strings.HasPrefix(rest, "(anonymous namespace)"):
-			b.WriteString("(anonymous namespace)")
+			if depth == 0 || template {
+				b.WriteString("(anonymous namespace)")
+			}
 			i += len("(anonymous namespace)") - 1
 		case c == '(' && depth == 0:
 			return b.String()

@@ -114,6 +114,8 @@ func TestMatch(t *testing.T) {
 	}
 	stack := finding("parse_reply", "poll_host", "main")
 	class := finding("Cache::put", "std::vector<int>::push_back", "main")
+	inline := finding("std::make_shared<Peer>", "grow", "main")
+	inline.Stack[0].Inlined = true
 	unnamed := leak.Finding{Rule: "heap.unreachable", Kind: "memory", Direct: 1, Count: 1, Stack: []leak.StackFrame{{Module: "libfoo.so.1"}, {Function: "main", Module: "prog"}}}
 	for _, c := range []struct {
 		rule string
@@ -205,6 +207,12 @@ func TestMatch(t *testing.T) {
 		{valgrind("fun:_Znw*", "fun:_ZN5Cache3put*"), class, true},
 		{valgrind("fun:_Z*", "fun:_ZN5Cache3putEi"), class, true},
 		{valgrind("fun:_Znwm", "fun:_ZN*"), class, false},
+		{valgrind("fun:_Znwm", "fun:allocate", "fun:allocate", "fun:__allocate_guarded<std::allocator<(anonymous namespace)::Peer> >",
+			"fun:make_shared<(anonymous namespace)::Peer, int>", "fun:_Z4growi"), inline, true},
+		{valgrind("fun:_Znwm", "fun:make_shared<Peer>"), inline, true},
+		{valgrind("fun:_Znwm", "fun:allocate", "fun:grow"), inline, false},
+		{valgrind("fun:_Znwm", "fun:shared<Peer>"), inline, false},
+		{valgrind("fun:_Znwm", "fun:put", "fun:push_back"), class, false},
 		{valgrind("fun:malloc", "fun:call_init.part.0"), finding("call_init", "main"), true},
 		{valgrind("fun:calloc", "fun:dlopen@@GLIBC_2.2.5"), finding("dlopen", "main"), true},
 		{valgrind("fun:calloc", "fun:dlopen@*"), finding("dlopen", "main"), true},

@@ -262,12 +262,29 @@ func (l *location) match(f *leak.StackFrame) bool {
 				return true
 			}
 		case l.kind == 'f' && function(pattern, f, true),
+			l.kind == 'f' && f.Inlined && inlined(pattern, f.Function),
 			l.kind == 'o' && glob(pattern, f.Module, true),
 			l.kind == 's' && (l.line == 0 || l.line == f.Line) && source(pattern, f.File, true):
 			return true
 		}
 	}
 	return false
+}
+
+// inlined matches the name of an inlined function, which Valgrind has from
+// the debug information: without namespace and class, and with template
+// arguments in the compiler's spelling.
+func inlined(pattern, name string) bool {
+	return glob(last(plain(pattern, false)), last(plain(name, false)), true)
+}
+
+// last cuts the namespaces and classes off a plain name.
+func last(name string) string {
+	head, _, _ := strings.Cut(name, "operator")
+	if i := strings.LastIndex(head, "::"); i >= 0 {
+		return name[i+len("::"):]
+	}
+	return name
 }
 
 // wild reports whether a location says nothing of the frame.
@@ -280,7 +297,7 @@ func (l *location) allocator(first bool) bool {
 	case l.wild():
 		return first
 	case l.kind == 'f':
-		return allocates(l.raw)
+		return allocates(l.raw) || !first && library(l.any[len(l.any)-1])
 	case l.kind == 'o':
 		return glob(l.any[0], "vgpreload_memcheck-amd64-linux.so", true)
 	}
@@ -296,6 +313,22 @@ var allocators = strings.Fields(`
 	_Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t _ZnwmSt11align_val_t _ZnamSt11align_val_t
 	_ZnwmSt11align_val_tRKSt9nothrow_t _ZnamSt11align_val_tRKSt9nothrow_t
 	_Znwj _Znaj`)
+
+// library reports whether a function is one of the C++ library's between a
+// container and operator new, which reports leave out too.
+func library(name string) bool {
+	name = plain(name, false)
+	for _, p := range []string{"std::allocator", "std::__new_allocator", "std::__allocat", "std::pmr::", "__gnu_cxx::new_allocator", "__gnu_cxx::__alloc_traits"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	switch last(name) {
+	case "allocate", "_S_allocate", "_M_allocate", "_M_get_node", "_M_allocate_node", "_M_allocate_map", "__allocate_guarded", "__allocate_guarded_obj":
+		return true
+	}
+	return false
+}
 
 func allocates(pattern string) bool {
 	for _, name := range allocators {
