@@ -42,7 +42,7 @@ func descriptors(p *Pass) {
 		p.Report(descriptorGrowth(p, t, now, limit, limited))
 		return
 	}
-	if !limited || now < nearLimit*limit {
+	if !limited || now < nearLimit*limit || p.Proc.Ended() {
 		return
 	}
 	p.Report(leak.Finding{
@@ -60,6 +60,9 @@ func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.F
 		Rate:   &leak.Rate{CountPerHour: t.perHour},
 		Title:  fmt.Sprintf("at least %s more descriptors in %s", number(t.grown), leak.FormatDuration(t.watch)),
 		Advice: []string{"find the path that opens without closing: ls -l /proc/" + fmt.Sprint(p.Proc.ID.PID) + "/fd shows what the newest ones are"},
+	}
+	if p.Proc.Ended() {
+		f.Advice = []string{"find the path that opens without closing"}
 	}
 	// The class that grew most makes the key.
 	var most float64

@@ -3,8 +3,9 @@
 // touches nothing, so the same recording gives the same findings anywhere.
 //
 // Words are used with care. "leak" needs proof: the same block unreachable in
-// two looks at least a second apart and not given back between. What is held
-// and grows is "growth", whatever it looks like. After a gap a detector says
+// two looks at least a second apart and not given back between, or in one look
+// at the exit of its process. What is held and grows is "growth", whatever it
+// looks like. After a gap a detector says
 // less, never more.
 package detect
 
@@ -25,7 +26,9 @@ type Detector struct {
 }
 
 // All are the detectors, in the order in which they run.
-var All = []*Detector{Unreachable, Growth, Descriptors, MemoryLimit, SuspiciousSize}
+var All = []*Detector{
+	InvalidFree, Unreachable, Reachable, HeldAtEnd, Growth, Mappings, Threads, Pools, Descriptors, MemoryLimit, SuspiciousSize,
+}
 
 // Config is what detectors need to know beside the books. The zero value
 // works: places are then named by file and offset.
@@ -44,6 +47,8 @@ type Config struct {
 	ShowContents bool
 	// MinBytes leaves out memory findings below it.
 	MinBytes uint64
+	// Reachable lists also what was still reachable at the exit.
+	Reachable bool
 	// Uptime is how long the target had run when the observation began; zero
 	// when unknown.
 	Uptime time.Duration
@@ -78,9 +83,13 @@ type shared struct {
 
 type siteLoss struct{ bytes float64 }
 
-// Report adds a finding. Rule, target and the nil parts are filled in.
+// Report adds a finding. Rule, target and the nil parts are filled in. A
+// process that has ended loses nothing more, and meets no limit.
 func (p *Pass) Report(f leak.Finding) {
-	f.Rule, f.Target = p.rule, p.Target
+	f.Rule, f.Target, f.Processes = p.rule, p.Target, 1
+	if p.Proc.Ended() {
+		f.Rate, f.Exhaustion = nil, nil
+	}
 	f.Key, f.NameKey = p.rule+":"+f.Key, p.rule+":"+f.NameKey
 	p.report(f)
 }

@@ -70,6 +70,9 @@ func (g *grower) steady() bool {
 }
 
 func growth(p *Pass) {
+	if p.Proc.Ended() {
+		return // what it held to its end is judged there
+	}
 	sites, window := growers(p)
 	all := wholeGrowth(p)
 	var explained float64

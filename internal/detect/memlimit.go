@@ -26,7 +26,7 @@ const (
 
 func memoryLimit(p *Pass) {
 	ls := limits(p.Proc, p.Config)
-	if len(ls) == 0 {
+	if len(ls) == 0 || p.Proc.Ended() {
 		return
 	}
 	near := ls[0]

@@ -60,7 +60,7 @@ func TestStories(t *testing.T) {
 //
 //	name 1+0x1139 parse_reply src/net.c:88    what a frame is called
 //	object 1+0x40 vtable for Conn             what a data symbol is called
-//	wrapper NAME, uptime 144h, show           configuration
+//	wrapper NAME, uptime 144h, show, list     configuration; list asks for what is still reachable
 //	each 0..30 1: tally {t}s ... {t*400+9}    a line for each t
 func tell(t *testing.T, story string) string {
 	t.Helper()
@@ -86,6 +86,8 @@ func tell(t *testing.T, story string) string {
 			c.Wrappers = append(c.Wrappers, rest)
 		case "show":
 			c.ShowContents = true
+		case "list":
+			c.Reachable = true
 		case "uptime":
 			d, err := time.ParseDuration(rest)
 			if err != nil {
@@ -176,15 +178,10 @@ func say(out *bytes.Buffer, f *leak.Finding) {
 		fmt.Fprintf(out, "    %s in %.0f s%s\n", x.Limit, x.InS, bounds(x.LowS, x.HighS))
 	}
 	if len(f.Stack) > 0 {
-		var names []string
-		for i := range f.Stack {
-			name := functionName(&f.Stack[i])
-			if i == f.Site {
-				name = "[" + name + "]"
-			}
-			names = append(names, name)
-		}
-		fmt.Fprintf(out, "    %s: %s\n", f.SiteCertainty, strings.Join(names, " < "))
+		fmt.Fprintf(out, "    %s: %s\n", f.SiteCertainty, stackOf(f.Stack, f.Site))
+	}
+	for _, r := range f.Related {
+		fmt.Fprintf(out, "    %s %d blocks, %d bytes: %s\n", r.What, r.Count, r.Bytes, stackOf(r.Stack, r.Site))
 	}
 	for _, e := range f.Evidence {
 		fmt.Fprintf(out, "    %s\n", e)
@@ -192,6 +189,19 @@ func say(out *bytes.Buffer, f *leak.Finding) {
 	for _, a := range f.Advice {
 		fmt.Fprintf(out, "    do: %s\n", a)
 	}
+}
+
+// stackOf writes a stack with its line in brackets.
+func stackOf(stack []leak.StackFrame, site int) string {
+	var names []string
+	for i := range stack {
+		name := functionName(&stack[i])
+		if i == site {
+			name = "[" + name + "]"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, " < ")
 }
 
 func bounds(low, high *float64) string {

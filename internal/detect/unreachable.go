@@ -1,7 +1,10 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"stanch/internal/leak"
@@ -50,11 +53,20 @@ type loss struct {
 	earliest time.Duration
 	kinds    map[int]bool
 	paths    map[string]uint64 // directly lost blocks by who called from further out
+	below    map[string]*child // indirectly lost ones by who acquired them
+	belowN   uint64            // of the indirectly lost ones, recorded
+	belowReq uint64            // bytes requested for those
 	rivals   []rival           // sites that lose such blocks when none stands out
 	others   bool              // the rest of many kinds, in one finding
 	weak     []string
 
 	untouched bool // more than the process has in memory
+}
+
+// child counts indirectly lost blocks of one site.
+type child struct {
+	site     *site
+	n, bytes uint64 // requested
 }
 
 func unreachable(p *Pass) {
@@ -145,7 +157,7 @@ func collect(p *Pass) []*loss {
 }
 
 func newLoss(s *site, group int) *loss {
-	return &loss{site: s, group: group, kinds: map[int]bool{}, paths: map[string]uint64{}, earliest: -1}
+	return &loss{site: s, group: group, kinds: map[int]bool{}, paths: map[string]uint64{}, below: map[string]*child{}, earliest: -1}
 }
 
 // add counts a cell.
@@ -165,9 +177,42 @@ func (l *loss) add(p *Pass, c *ledger.Cell) {
 		l.earliest = c.Since
 	}
 	l.kinds[c.Group] = true
+	for _, b := range c.Below {
+		l.addBelow(p, b)
+	}
 	if c.DirectBytes > l.big {
 		l.big, l.group = c.DirectBytes, c.Group
 	}
+}
+
+// addBelow counts indirectly lost blocks that were recorded.
+func (l *loss) addBelow(p *Pass, b ledger.Below) {
+	l.belowN += b.N
+	l.belowReq += b.Requested
+	s := p.names.stack(b.Stack)
+	if s == nil {
+		return
+	}
+	if l.below[s.key] == nil {
+		l.below[s.key] = &child{site: s}
+	}
+	l.below[s.key].n += b.N
+	l.below[s.key].bytes += b.Requested
+}
+
+// maxBelow is how many sites of indirectly lost blocks a finding names.
+const maxBelow = 3
+
+// related gives the sites of the indirectly lost blocks, the largest first.
+func (l *loss) related() []leak.Related {
+	children := slices.SortedFunc(maps.Values(l.below), func(a, b *child) int {
+		return cmp.Or(-cmp.Compare(a.bytes, b.bytes), cmp.Compare(a.site.key, b.site.key))
+	})
+	var out []leak.Related
+	for _, c := range children[:min(len(children), maxBelow)] {
+		out = append(out, leak.Related{What: leak.RelatedIndirect, Count: c.n, Bytes: c.bytes, Stack: c.site.stack, Site: c.site.line})
+	}
+	return out
 }
 
 // record notes the requests of a recorded cell.
@@ -192,6 +237,7 @@ func (l *loss) finding(p *Pass) leak.Finding {
 	l.name(p, &f)
 	l.judge(p, &f)
 	l.speed(p, &f)
+	f.Related = l.related()
 	f.Evidence = l.evidence(p, &f)
 	f.Advice = l.advice(p, &f)
 	return f
@@ -213,6 +259,8 @@ func (l *loss) sizes(p *Pass, f *leak.Finding) {
 		f.Bytes, f.BytesAre = l.min*now.direct, "requested"
 	case l.recorded == now.direct && now.direct > 0 && now.indirect == 0 && l.request > 0:
 		f.Bytes, f.BytesAre = l.request, "requested"
+	case l.recorded == now.direct && now.direct > 0 && l.belowN == now.indirect && l.old.count() == 0:
+		f.Bytes, f.IndirectBytes, f.BytesAre = l.request+l.belowReq, l.belowReq, "requested"
 	}
 	if l.old.count() == 0 {
 		return

@@ -48,6 +48,7 @@ func weaknesses(p *ledger.Process) []string {
 	switch {
 	case last.Single:
 		add("one core file: what was on its way between two places cannot be told from what is lost")
+	case last.Final:
 	case len(p.Looks) == 1:
 		add("one snapshot only: it takes two, at least a second apart, to prove a leak")
 	case last.At-p.Looks[0].At < ledger.ProofApart:
@@ -78,7 +79,7 @@ func (l *loss) speed(p *Pass, f *leak.Finding) {
 		return
 	}
 	bytes := float64(l.since.bytes())
-	if f.BytesAre == "requested" && l.min == l.max {
+	if f.BytesAre == "requested" && l.min == l.max && f.Indirect == 0 {
 		bytes = float64(l.min * l.since.direct)
 	}
 	// Indirect ones come along with direct ones: these are the events.
@@ -107,6 +108,10 @@ func (l *loss) evidence(p *Pass, f *leak.Finding) []string {
 	switch {
 	case last.Single:
 		say("proof: no pointer to them in this core")
+	case l.earliest >= 0 && last.Final:
+		say("proof: no pointer to them in memory, registers or kernel when it exited")
+	case last.Final:
+		say("proof: none; no pointer to them was found when it exited")
 	case l.earliest >= 0:
 		say("proof: no pointer to them in memory, registers or kernel; two snapshots %s apart", leak.FormatDuration(last.At-l.earliest))
 	default:
@@ -124,7 +129,7 @@ func (l *loss) evidence(p *Pass, f *leak.Finding) []string {
 	l.siteEvidence(p, say)
 	l.pathEvidence(say)
 	l.sizeEvidence(p, say)
-	if more := l.once.count(); more > 0 && f.Severity == leak.SeverityLeak {
+	if more := l.once.count(); more > 0 && !last.Final && f.Severity == leak.SeverityLeak {
 		say("also: %s more were unreachable in the last snapshot only, and are not counted", leak.FormatCount(more))
 	}
 	g := &p.Proc.Groups[l.group]
@@ -149,12 +154,21 @@ func (l *loss) indirect() uint64 { return l.old.indirect + l.new.indirect }
 // siteEvidence says how the line is known, or why it is not.
 func (l *loss) siteEvidence(p *Pass, say func(string, ...any)) {
 	watched := leak.FormatDuration(p.Proc.LastLook().At - p.Proc.Looks[0].At)
+	ended := p.Proc.Ended()
+	if l.site != nil && ended && l.recorded == l.new.direct && l.recorded > 0 && l.oldSeen == l.old.direct {
+		say("site: recorded when they were allocated")
+		return
+	}
 	if l.site != nil {
 		var parts []string
-		if l.recorded > 0 {
+		if l.recorded > 0 && ended {
+			parts = append(parts, leak.FormatCount(l.recorded)+" recorded")
+		} else if l.recorded > 0 {
 			parts = append(parts, leak.FormatCount(l.recorded)+" new: seen")
 		}
-		if n := l.new.direct - l.recorded; n > 0 {
+		if n := l.new.direct - l.recorded; n > 0 && ended {
+			parts = append(parts, fmt.Sprintf("%s likely (%s)", leak.FormatCount(n), l.why(p)))
+		} else if n > 0 {
 			parts = append(parts, fmt.Sprintf("%s new: likely (%s)", leak.FormatCount(n), l.why(p)))
 		}
 		if l.oldSeen > 0 {
@@ -175,9 +189,15 @@ func (l *loss) siteEvidence(p *Pass, say func(string, ...any)) {
 		for i := range l.rivals[:min(3, len(l.rivals))] {
 			names = append(names, fmt.Sprintf("%s (%s)", l.rivals[i].site.short(), leak.FormatCount(l.rivals[i].n)))
 		}
-		say("site: not known; blocks like these are lost now by %s", strings.Join(names, ", "))
+		now := " now"
+		if ended {
+			now = " too"
+		}
+		say("site: not known; blocks like these are lost%s by %s", now, strings.Join(names, ", "))
 	case !probed:
 		say("site: not recorded, no probe was placed")
+	case ended:
+		say("site: not recorded")
 	case p.Proc.LastLook().At == p.Proc.Looks[0].At:
 		say("site: not recorded; one snapshot does not tell what is being lost now")
 	case l.since.count() == 0:
@@ -257,8 +277,15 @@ func (l *loss) why(p *Pass) string {
 // advice says what to do next.
 func (l *loss) advice(p *Pass, f *leak.Finding) []string {
 	pid := p.Proc.ID.PID
+	ended := p.Proc.Ended()
 	if l.site == nil {
 		switch {
+		case len(l.rivals) > 0 && ended:
+			return []string{"follow the lines named above first: they lose blocks like these too"}
+		case ended && p.Proc.ProbeAt >= 0 && !exact(p.Proc):
+			return []string{"record every block, so that the line is known: stanch run --mode exact"}
+		case ended:
+			return nil
 		case len(l.rivals) > 0:
 			return []string{"follow the lines named above first: they lose blocks like these now"}
 		case p.Proc.LastLook().Single:
@@ -271,6 +298,9 @@ func (l *loss) advice(p *Pass, f *leak.Finding) []string {
 		return []string{fmt.Sprintf("watch longer: stanch diagnose --until 5 %d", pid)}
 	}
 	line := l.site.short()
+	if ended {
+		return l.endedAdvice(p, line)
+	}
 	if t := siblings(p, l.site.key); t.Released.N >= 1 && t.Acquired.N > 0 {
 		return []string{fmt.Sprintf("%s of %s from this line were freed while it was watched; these never are: check the early returns and error paths after %s",
 			about(t.Released.N), about(t.Acquired.N), line)}
@@ -286,6 +316,38 @@ func (l *loss) advice(p *Pass, f *leak.Finding) []string {
 		return []string{none + "find who should free what " + line + " allocates"}
 	}
 	return []string{"find who should free what " + line + " allocates"}
+}
+
+// endedAdvice is the advice for a program that has ended.
+func (l *loss) endedAdvice(p *Pass, line string) []string {
+	who := "what " + line + " allocates"
+	if class, ok := p.names.class(p.Proc.Groups[l.group].Type); ok {
+		who = fmt.Sprintf("the %s that %s makes", class, line)
+	}
+	t := siblings(p, l.site.key)
+	switch {
+	case t.Released.N >= 1 && t.Acquired.N > 0:
+		return []string{fmt.Sprintf("%s of %s from this line were freed; these were not: check the early returns and error paths after %s",
+			about(t.Released.N), about(t.Acquired.N), line)}
+	case t.Acquired.N > 0 && !lostEvents(p.View):
+		return []string{"none from this line was ever freed: find who should free " + who}
+	}
+	return []string{"find who should free " + who}
+}
+
+// exact reports whether every memory block that is recorded as held was
+// recorded as such, and not as a sample.
+func exact(p *ledger.Process) bool {
+	any := false
+	for i := range p.Live {
+		if l := &p.Live[i]; l.Kind == leak.KindMemory {
+			if !l.Exact {
+				return false
+			}
+			any = true
+		}
+	}
+	return any
 }
 
 // siblings sums the last tallies of the stacks of a site.

@@ -23,6 +23,11 @@ func Unseen(v *ledger.View) []string {
 	for _, p := range v.Procs {
 		last := p.LastLook()
 		for i := range p.Blind {
+			if p.Blind[i].Final && last == nil {
+				for _, u := range p.Blind[i].Uncertainty {
+					add("%s", u)
+				}
+			}
 			if a := p.Blind[i].Allocator; a != "" && last == nil {
 				add("the heap of %s cannot be walked: what is lost cannot be told from what is held", a)
 			}
@@ -36,6 +41,12 @@ func Unseen(v *ledger.View) []string {
 		if last.PendingIO {
 			add("kernel I/O requests were under way and may hold pointers that nobody can see")
 		}
+		if p.Ended() {
+			if blind := blindTo(p); blind != "" {
+				add("what a program loses %s is not seen", blind)
+			}
+			continue
+		}
 		if watch := last.At - p.Looks[0].At; watch >= minRateTime {
 			_, most := countInterval(0)
 			add("a loss that happens less than %s times an hour may not have happened in %s; what a program loses inside its own pools, or in memory that it maps itself, is not seen",
@@ -45,4 +56,33 @@ func Unseen(v *ledger.View) []string {
 		}
 	}
 	return out
+}
+
+// blindTo names what a run cannot see of what a program allocates for itself:
+// that of which nothing was recorded.
+func blindTo(p *ledger.Process) string {
+	pool, mapping := "inside its own pools", "in memory that it maps itself"
+	for i := range p.Tallies {
+		switch p.Tallies[i].Kind {
+		case leak.KindPool:
+			pool = ""
+		case leak.KindMapping:
+			mapping = ""
+		}
+	}
+	for i := range p.Live {
+		switch p.Live[i].Kind {
+		case leak.KindPool:
+			pool = ""
+		case leak.KindMapping:
+			mapping = ""
+		}
+	}
+	switch {
+	case pool == "":
+		return mapping
+	case mapping == "":
+		return pool
+	}
+	return pool + ", or " + mapping + ","
 }

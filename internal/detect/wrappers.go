@@ -14,6 +14,10 @@ var allocators = words(`
 	mallocx rallocx xallocx je_malloc je_calloc je_realloc je_mallocx je_rallocx je_posix_memalign je_aligned_alloc
 	je_malloc_default malloc_default imalloc imalloc_body ialloc fallback_impl newImpl
 	tc_malloc tc_calloc tc_realloc tc_new tc_newarray tc_memalign mi_malloc mi_calloc mi_realloc mi_new
+	__libc_free __GI___libc_free _int_free je_free je_sdallocx je_dallocx tc_free tc_delete tc_deletearray mi_free free_sized
+	free_aligned_sized
+	mmap mmap64 __mmap __mmap64 __GI___mmap mremap __mremap sbrk __sbrk __default_morecore brk __brk
+	pthread_create __pthread_create __pthread_create_2_1 thrd_create
 `)
 
 // wrappers are functions whose callers are the place to look at. They stay in
@@ -153,7 +157,7 @@ func library(plain string) bool {
 
 // allocator reports whether a function does nothing but allocate.
 func allocator(plain string) bool {
-	if allocators[plain] || strings.HasPrefix(plain, "operator new") {
+	if allocators[plain] || strings.HasPrefix(plain, "operator new") || strings.HasPrefix(plain, "operator delete") {
 		return true
 	}
 	if !library(plain) {
