@@ -321,7 +321,10 @@ func (o *observation) profile(f *profileFlags, recorded leak.Recorded, file *rec
 		p.Observed.DurationS = (view.End - view.Procs[0].ProbeAt).Seconds()
 	}
 	file.end(view, c.Name, recorded, o.notes)
-	p.Notes = append(append(append([]string(nil), o.notes...), p.Notes...), names.Notes()...)
+	p.Notes = append(append([]string(nil), o.notes...), p.Notes...)
+	if o.given == nil {
+		p.Notes = append(p.Notes, names.Notes()...)
+	}
 	for _, g := range view.Gaps {
 		p.Gaps = append(p.Gaps, g.What)
 	}

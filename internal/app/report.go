@@ -122,7 +122,12 @@ type replayed struct {
 func (r *replayed) Recorded(p leak.Recorded) { r.plan = &p }
 
 // Name keeps the names of a place.
-func (r *replayed) Name(f leak.Frame, names []leak.StackFrame) { r.names[f] = names }
+func (r *replayed) Name(f leak.Frame, names []leak.StackFrame) {
+	if r.names == nil {
+		r.names = map[leak.Frame][]leak.StackFrame{}
+	}
+	r.names[f] = names
+}
 
 // Note keeps what whoever recorded it had to say.
 func (r *replayed) Note(s string) { r.notes = append(r.notes, s) }
@@ -130,7 +135,7 @@ func (r *replayed) Note(s string) { r.notes = append(r.notes, s) }
 // replay says a recording to the books once more.
 func (a *app) replay(name string, data []byte, f *reportFlags) (*leak.Report, *leak.Profile, error) {
 	o := newObservation(newProgress(a.std.Err, true), &f.look)
-	said := &replayed{Sink: o.sink, names: map[leak.Frame][]leak.StackFrame{}}
+	said := &replayed{Sink: o.sink}
 	h, err := record.Read(bytes.NewReader(data), said)
 	o.notes = append(o.notes, said.notes...)
 	switch {

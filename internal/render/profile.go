@@ -93,9 +93,9 @@ func recorded(p *leak.Profile) string {
 				sizes = append(sizes, together(leak.FormatCount(z.Min)+" to "+leak.FormatCount(z.Max)))
 			}
 		}
-		s += "every block of " + strings.Join(sizes, ", ") + " bytes, with its stack; no other"
+		s += "every block of " + strings.Join(sizes, " or ") + " bytes, with its stack; no other"
 	default:
-		s += fmt.Sprintf("a sample of the blocks, one in %s KiB on average; the numbers are estimates", leak.FormatCount(r.SampleBytes>>10))
+		s += fmt.Sprintf("a sample, about one block for each %s KiB allocated; the numbers are estimates", leak.FormatCount(r.SampleBytes>>10))
 	}
 	if len(r.Through) > 0 {
 		var names []string
@@ -123,7 +123,7 @@ func held(p *leak.Profile) string {
 			together(leak.FormatBytes(float64(t.Held.Bytes))), together(plural(t.Held.Count, "block")),
 			together(plural(t.Acquired.Count, "block")), leak.FormatCount(t.Released.Count))
 		if more := p.Count - len(p.Sites); more > 0 {
-			s += fmt.Sprintf("; %s smaller sites are not listed (--top, --format json)", leak.FormatCount(uint64(more)))
+			s += fmt.Sprintf("; %s not listed (--top, --format json)", together(plural(uint64(more), "site")))
 		}
 	}
 	if t.BeforeAttach == nil {

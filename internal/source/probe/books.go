@@ -122,6 +122,13 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	defer p.mu.Unlock()
 	if mem == nil {
 		mem = p.mem
+		if len(p.watch.maps) == 0 { // Watch has not looked yet
+			maps, err := p.t.Maps()
+			if err != nil {
+				return err
+			}
+			p.o.Atlas.Update(maps)
+		}
 	}
 	head, err := p.bookHead(mem)
 	if err != nil {
