@@ -127,7 +127,7 @@ func (p *Parser) location(in *lines, b *block) (location, error) {
 	case pattern == "":
 	case kind == "fun":
 		l.kind = 'f'
-		if name, ok := p.readable(pattern); !ok && !(len(b.frames) == 0 && allocates(pattern)) {
+		if name, ok := p.readable(pattern); !ok && (len(b.frames) > 0 || !allocates(pattern)) {
 			b.useless = "the mangled name " + pattern + " cannot be compared with the readable names of a report; write the function without wildcards"
 		} else if name != pattern {
 			l.any = append(l.any, name)
