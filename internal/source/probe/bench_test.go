@@ -80,6 +80,42 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
+// BenchmarkRandom measures exact recording of a program that holds a million
+// blocks and frees any of them.
+func BenchmarkRandom(b *testing.B) {
+	exe := compile(b, "pairs.c")
+	run := func(exact bool) float64 {
+		prog := fixture.Start(b, exe)
+		o := options()
+		o.Exact, o.MaxFrames = exact, 64
+		var tr *trial
+		if exact {
+			tr = place(b, prog, o)
+			tr.look()
+		}
+		prog.Ask("fill 1000000 40", "ok")
+		var all []float64
+		for range 5 {
+			if exact {
+				tr.look()
+			}
+			var ns float64
+			if _, err := sscan(prog.Ask("random 1000000", "ns"), "ns %g", &ns); err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, ns)
+		}
+		return median(all)
+	}
+	var native, probed []float64
+	for range b.N {
+		native, probed = append(native, run(false)), append(probed, run(true))
+	}
+	b.ReportMetric(median(native), "native-ns/pair")
+	b.ReportMetric(median(probed)-median(native), "added-ns/pair")
+	b.ReportMetric(0, "ns/op")
+}
+
 // BenchmarkPlace measures a placement in a process that was just started, as a
 // test suite starts thousands: what the files tell is known from the one
 // before.

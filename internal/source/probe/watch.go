@@ -313,13 +313,14 @@ func (p *Probe) losses(head *bookHead, sink leak.Sink) error {
 	return nil
 }
 
-// lost says a Gap when its number has doubled since it was said last.
+// lost says a Gap when its number has doubled since it was said last; once when
+// nothing but everything would do.
 func (p *Probe) lost(what string, n uint64, sink leak.Sink) {
 	if p.watch.said == nil {
 		p.watch.said = map[string]uint64{}
 	}
 	last := p.watch.said[what]
-	if n > 0 && n >= 2*last {
+	if n > 0 && (last == 0 || n >= 2*last && !p.o.Exact) {
 		p.gap(sink, what, n-last)
 		p.watch.said[what] = n
 	}

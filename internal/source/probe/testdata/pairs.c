@@ -1,11 +1,14 @@
 /* Measures malloc/free pairs. A line "run THREADS DEPTH SIZE MILLISECONDS"
  * answers "ns X": the median over slices of time of what one pair takes, per
  * thread, at the bottom of DEPTH frames. SIZE 0: 16 to 271 bytes. "hold N SIZE"
- * keeps blocks, "drop" frees them. */
+ * keeps blocks, "drop" frees them. "fill N SIZE" keeps N blocks, "random ROUNDS"
+ * then frees and allocates one of them at random each time and answers "ns X" of
+ * a pair, "empty" frees all. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
@@ -52,6 +55,27 @@ static void *work(void *arg) {
   return 0;
 }
 
+static void **many;
+static size_t nmany, size_many;
+
+NOINLINE static void fill(void) {
+  for (size_t i = 0; i < nmany; i++) many[i] = malloc(size_many);
+}
+
+NOINLINE static double shuffle(long rounds) {
+  unsigned long r = 88172645463325252ul;
+  double t = now();
+  for (long n = 0; n < rounds; n++) {
+    r ^= r << 13;
+    r ^= r >> 7;
+    r ^= r << 17;
+    size_t i = r % nmany;
+    free(many[i]);
+    many[i] = malloc(size_many);
+  }
+  return (now() - t) / (double)rounds;
+}
+
 static int order(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return x < y ? -1 : x > y;
@@ -68,6 +92,21 @@ int main(void) {
     static int nheld;
     if (sscanf(line, "hold %d %zu", &depth, &size) == 2) {
       while (depth-- > 0 && nheld < 1000) held[nheld++] = malloc(size);
+      puts("ok");
+      continue;
+    }
+    if (sscanf(line, "fill %zu %zu", &nmany, &size_many) == 2) {
+      many = mmap(0, nmany * sizeof *many, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      fill();
+      puts("ok");
+      continue;
+    }
+    if (sscanf(line, "random %d", &ms) == 1) {
+      printf("ns %.2f\n", shuffle(ms));
+      continue;
+    }
+    if (!strncmp(line, "empty", 5)) {
+      for (size_t i = 0; i < nmany; i++) free(many[i]);
       puts("ok");
       continue;
     }
