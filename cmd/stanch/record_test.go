@@ -48,7 +48,9 @@ func recordWhile(t *testing.T, p *fixture.Proc, commands []string, args ...strin
 // A function that is a site from two callers is the sum of both.
 func sites(p *leak.Profile) map[string]leak.ProfileCounts {
 	out := map[string]leak.ProfileCounts{}
-	plus := func(a, b leak.Amount) leak.Amount { return leak.Amount{Count: a.Count + b.Count, Bytes: a.Bytes + b.Bytes} }
+	plus := func(a, b leak.Amount) leak.Amount {
+		return leak.Amount{Count: a.Count + b.Count, Bytes: a.Bytes + b.Bytes}
+	}
 	for i := range p.Sites {
 		s := &p.Sites[i]
 		name := s.Stack[s.Site].Function

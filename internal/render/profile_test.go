@@ -36,7 +36,7 @@ func profiles() map[string]*leak.Profile {
 		"record": {
 			Targets: []leak.ReportTarget{collectd}, Observed: cost, Count: 3,
 			Recorded: leak.Recorded{Mode: leak.RecordSizes, Sizes: []leak.SizeRange{{Min: 400, Max: 400}, {Min: 65536, Max: 1 << 20}}, Sort: "bytes", Allocator: "glibc 2.36"},
-			Total: leak.ProfileCounts{Held: lost.Held, Acquired: leak.Amount{Count: 6526, Bytes: 2608048}, Released: leak.Amount{Count: 5316, Bytes: 2124048}},
+			Total:    leak.ProfileCounts{Held: lost.Held, Acquired: leak.Amount{Count: 6526, Bytes: 2608048}, Released: leak.Amount{Count: 5316, Bytes: 2124048}},
 			Sites: []leak.ProfileSite{
 				{ProfileCounts: lost, Key: "4f1c99aa:1010:0f523ee9", NameKey: "collectd:parse_reply:poll_host", OldestS: ptr(29.4), BytesPerHour: ptr(58e6),
 					Stack: []leak.StackFrame{xmalloc, parse, poll}, Site: 1},
