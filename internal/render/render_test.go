@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,7 +86,7 @@ func reports() map[string]*leak.Report {
 		{Holder: "the stack of thread 4712", Type: "Conn", Size: 88, Count: 2, Bytes: 176},
 	}
 	hostile := leak.ReportTarget{ID: 1, PID: 1, Comm: "\x1b[31mevil\nname", Allocator: "\x07jemalloc"}
-	return map[string]*leak.Report{
+	all := map[string]*leak.Report{
 		"diagnose":  {Targets: []leak.ReportTarget{collectd}, Observed: cost, Findings: []leak.Finding{lost, fds, grows, rest}, Gaps: []string{"120 allocations were not recorded for lack of room"}},
 		"nothing":   {Targets: []leak.ReportTarget{clean}, Observed: cost, Notes: []string{"a loss that happens less than 441 times an hour may not have happened in 30 s"}},
 		"scan":      {Targets: []leak.ReportTarget{scanned}, Observed: leak.Observed{Start: start, DurationS: 1.4, PauseMS: []float64{11.9, 12.2}}},
@@ -99,6 +100,8 @@ func reports() map[string]*leak.Report {
 			Known:      []leak.Known{{Baseline: "base.json", Findings: 1, Count: 4, Bytes: 400, WasCount: 3, WasBytes: 300, Gone: []string{"64-byte blocks from draw are never freed"}}},
 			Notes:      []string{"1 finding (2 blocks, 800 bytes) suppressed by function:parse_* (known.supp:1)"}},
 	}
+	maps.Copy(all, runs())
+	return all
 }
 
 func TestGolden(t *testing.T) {

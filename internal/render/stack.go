@@ -29,11 +29,14 @@ var starts = map[string]bool{
 	"start_thread": true, "clone": true, "clone3": true, "__clone": true, "__clone3": true,
 }
 
-// stack writes the line and its callers: "f net.c:88 < g poll.c:60", then the
+// stack writes the stack of a finding.
+func stack(f *leak.Finding) string { return stackOf(f.Stack, f.Site) }
+
+// stackOf writes the line and its callers: "f net.c:88 < g poll.c:60", then the
 // wrappers that stand between it and the allocator.
-func stack(f *leak.Finding) string {
-	site := min(max(f.Site, 0), len(f.Stack)-1)
-	callers := f.Stack[site:]
+func stackOf(frames []leak.StackFrame, line int) string {
+	site := min(max(line, 0), len(frames)-1)
+	callers := frames[site:]
 	for len(callers) > 1 && starts[callers[len(callers)-1].Function] {
 		callers = callers[:len(callers)-1]
 	}
@@ -48,8 +51,8 @@ func stack(f *leak.Finding) string {
 	}
 	var skipped []string
 	for i := site - 1; i >= 0 && len(skipped) < maxSkipped; i-- {
-		if !library(f.Stack[i].Function) {
-			skipped = append(skipped, frame(&f.Stack[i], false))
+		if !library(frames[i].Function) {
+			skipped = append(skipped, frame(&frames[i], false))
 		}
 	}
 	if len(skipped) > 0 {

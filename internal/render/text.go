@@ -21,13 +21,27 @@ const maxFindings = 25
 func Text(w io.Writer, r *leak.Report) error {
 	r.Normalize()
 	var b strings.Builder
-	for i := range r.Targets {
-		if i > 0 {
+	all := sections(r)
+	var silent []*leak.ReportTarget
+	said := 0
+	for _, sec := range all {
+		if len(all) > 1 && len(sec.findings) == 0 && ended(sec.targets[0]) {
+			silent = append(silent, sec.targets...)
+			continue
+		}
+		if said > 0 {
 			b.WriteByte('\n')
 		}
-		t := &r.Targets[i]
-		head(&b, t)
-		about(&b, r, t)
+		said++
+		sectionHead(&b, sec)
+		about(&b, r, sec)
+	}
+	if len(silent) > 0 {
+		if said > 0 {
+			b.WriteByte('\n')
+		}
+		quiet(&b, silent, said > 0)
+		targetGaps(&b, silent)
 	}
 	for _, g := range r.Gaps {
 		wrap(&b, "not seen: ", clean(g))
@@ -42,27 +56,17 @@ func Text(w io.Writer, r *leak.Report) error {
 	return err
 }
 
-// about writes what was found in one target.
-func about(b *strings.Builder, r *leak.Report, t *leak.ReportTarget) {
-	var own []*leak.Finding
-	var rest *leak.Finding
-	for i := range r.Findings {
-		switch f := &r.Findings[i]; {
-		case f.Target != t.ID:
-		case f.Key == unexplained:
-			rest = f
-		default:
-			own = append(own, f)
-		}
-	}
-	if len(own) == 0 && rest != nil {
-		own, rest = []*leak.Finding{rest}, nil
+// about writes what was found in one section.
+func about(b *strings.Builder, r *leak.Report, s *section) {
+	own, t := s.findings, s.targets[0]
+	if len(own) > 0 {
+		totals(b, s)
 	}
 	for i, f := range own[:min(len(own), maxFindings)] {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		finding(b, f)
+		finding(b, s, f)
 	}
 	if len(own) > 1 {
 		b.WriteByte('\n')
@@ -71,15 +75,18 @@ func about(b *strings.Builder, r *leak.Report, t *leak.ReportTarget) {
 		fmt.Fprintf(b, "and %s less urgent findings: --format json has them all\n", leak.FormatCount(uint64(more)))
 	}
 	if len(own) == 0 {
-		nothing(b, r, t)
+		nothing(b, r, s)
 	}
-	if rest != nil {
+	if rest := s.rest; rest != nil {
 		wrap(b, "not explained: ", strings.Join(append([]string{clean(rest.Title)}, speed(rest)...), "; "))
 		for _, e := range rest.Evidence {
 			labelled(b, e)
 		}
 	}
-	holders(b, t)
+	targetGaps(b, s.targets)
+	if len(s.targets) == 1 {
+		holders(b, t)
+	}
 }
 
 // head says who it is and how it stands.
@@ -91,7 +98,11 @@ func head(b *strings.Builder, t *leak.ReportTarget) {
 	if t.Allocator != "" {
 		parts = append(parts, clean(t.Allocator))
 	}
+	if t.Ended != "" {
+		parts = append(parts, clean(t.Ended))
+	}
 	switch {
+	case ended(t):
 	case t.RSSBytes != nil && t.MemoryLimitBytes != nil:
 		parts = append(parts, fmt.Sprintf("memory %s (%s)", of(float64(*t.RSSBytes), float64(*t.MemoryLimitBytes)), clean(t.MemoryLimit)))
 	case t.RSSBytes != nil:
@@ -119,29 +130,58 @@ func duration(s float64) time.Duration {
 
 // words are the severities as they stand at the beginning of a paragraph.
 var words = map[leak.Severity]string{
-	leak.SeverityLeak: "LEAK", leak.SeverityGrowth: "GROWTH", leak.SeverityRisk: "RISK", leak.SeverityNote: "NOTE",
+	leak.SeverityError: "ERROR", leak.SeverityLeak: "LEAK", leak.SeverityGrowth: "GROWTH", leak.SeverityRisk: "RISK", leak.SeverityNote: "NOTE",
 }
 
-func finding(b *strings.Builder, f *leak.Finding) {
+func finding(b *strings.Builder, s *section, f *leak.Finding) {
 	word := words[f.Severity]
 	if word == "" {
 		word = strings.ToUpper(clean(string(f.Severity)))
 	}
-	wrap(b, word+"  ", headline(f))
-	if len(f.Stack) > 0 {
-		what := f.What
-		if what == "" {
-			what = f.Title
-		}
-		wrap(b, "  ", clean(what)+" from "+stack(f))
-	} else if f.Rule == "heap.unreachable" {
+	wrap(b, word+"  ", headline(s, f))
+	switch {
+	case len(f.Stack) > 0:
+		wrap(b, "  ", origin(f)+stack(f))
+	case amounts[f.Rule] != "":
 		wrap(b, "  ", clean(f.Title))
 	}
+	related(b, f)
 	for _, e := range f.Evidence {
 		labelled(b, e)
 	}
 	for _, a := range f.Advice {
 		wrap(b, "  do     ", clean(a))
+	}
+}
+
+// origin is what stands before the stack.
+func origin(f *leak.Finding) string {
+	what := f.What
+	if what == "" {
+		what = f.Title
+	}
+	switch {
+	case f.Rule != invalidFree:
+		return clean(what) + " from "
+	case len(f.Related) > 0:
+		return clean(what) + " freed again by "
+	}
+	return clean(what) + " freed by "
+}
+
+// related writes the other stacks of a finding.
+func related(b *strings.Builder, f *leak.Finding) {
+	for i := range f.Related {
+		r := &f.Related[i]
+		if len(r.Stack) == 0 {
+			continue
+		}
+		at := stackOf(r.Stack, r.Site)
+		if r.What == leak.RelatedIndirect {
+			wrap(b, "  below  ", fmt.Sprintf("%s from %s", amount(leak.ReportBlocks{Count: r.Count, Bytes: r.Bytes}), at))
+			continue
+		}
+		wrap(b, "  ", clean(r.What)+" by "+at)
 	}
 }
 
@@ -157,23 +197,68 @@ func labelled(b *strings.Builder, s string) {
 	wrap(b, fmt.Sprintf("  %-*s ", maxLabel, label), text)
 }
 
-// headline says how much, how fast, until when.
-func headline(f *leak.Finding) string {
-	if f.Rule != "heap.unreachable" {
-		parts := []string{clean(f.Title)}
-		return strings.Join(append(parts, speed(f)...), "; ")
+// invalidFree is the rule whose stack is that of a free.
+const invalidFree = "heap.invalid-free"
+
+// amounts are the rules whose headline is a number of things, and what it says
+// of them.
+var amounts = map[string]string{
+	"heap.unreachable":   "unreachable",
+	"heap.reachable":     "still reachable at the exit",
+	"heap.held":          "never freed",
+	"mapping.unreleased": "not unmapped",
+	"thread.unjoined":    "neither joined nor detached",
+	"pool.unreleased":    "not given back",
+}
+
+// nouns are what findings count that are not of memory.
+var nouns = map[string]string{
+	leak.KindMapping.String(): "mapping", leak.KindThread.String(): "thread", leak.KindPool.String(): "pool block",
+}
+
+// headline says how much, how fast, until when, and in how many processes.
+func headline(s *section, f *leak.Finding) string {
+	var parts []string
+	switch {
+	case amounts[f.Rule] != "" && f.Severity != leak.SeverityGrowth:
+		parts = append(parts, quantity(s, f))
+	case f.Rule == invalidFree && f.Count > 1:
+		parts = append(parts, clean(f.Title), together(leak.FormatCount(f.Count)+" times"))
+	default:
+		parts = append(parts, clean(f.Title))
 	}
+	parts = append(parts, speed(f)...)
+	if in := inProcesses(s, f); in != "" {
+		parts = append(parts, in)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// quantity writes "214,600 blocks, 85.8 MB unreachable".
+func quantity(s *section, f *leak.Finding) string {
 	count, bytes := f.Count, f.Bytes
 	if f.BeforeAttach != nil {
 		count += f.BeforeAttach.Count
 		bytes += f.BeforeAttach.Bytes
 	}
-	plural := "blocks"
-	if count == 1 {
-		plural = "block"
+	noun := nouns[f.Kind]
+	if noun == "" {
+		noun = "block"
 	}
-	parts := []string{together(fmt.Sprintf("%s %s, %s unreachable", leak.FormatCount(count), plural, leak.FormatBytes(float64(bytes))))}
-	return strings.Join(append(parts, speed(f)...), "; ")
+	text := counted(count, noun)
+	if bytes > 0 || f.Kind == leak.KindMemory.String() {
+		text += ", " + leak.FormatBytes(float64(bytes))
+	}
+	text = together(text + " " + amounts[f.Rule])
+	if f.Indirect > 0 && f.BeforeAttach == nil && ended(s.targets[0]) {
+		text += ": " + part(f.Direct, f.Bytes-min(f.Bytes, f.IndirectBytes), "direct") + ", " + part(f.Indirect, f.IndirectBytes, "indirect")
+	}
+	return text
+}
+
+// part writes "30 indirect (720 bytes)".
+func part(n, bytes uint64, word string) string {
+	return together(fmt.Sprintf("%s %s (%s)", leak.FormatCount(n), word, leak.FormatBytes(float64(bytes))))
 }
 
 // rough is how far the bounds of a rate lie apart before it is called rough.
@@ -218,12 +303,15 @@ func perHour(n float64) string {
 }
 
 // nothing says what was looked at when nothing was found.
-func nothing(b *strings.Builder, r *leak.Report, t *leak.ReportTarget) {
+func nothing(b *strings.Builder, r *leak.Report, s *section) {
+	t := s.targets[0]
 	if n := expected(r); n > 0 {
 		wrap(b, "", fmt.Sprintf("nothing new found in %s; suppressed or known, as the notes say: %s", seconds(r.Observed.DurationS), leak.FormatCount(n)))
 		return
 	}
 	switch {
+	case ended(t):
+		nothingLost(b, s.targets)
 	case t.HeapBlocks != nil:
 		state := "pointers lead to all of them"
 		if t.LostBlocks != nil && *t.LostBlocks > 0 {
@@ -298,10 +386,21 @@ func holders(b *strings.Builder, t *leak.ReportTarget) {
 	}
 }
 
+// maxPauses is how many pauses are listed one by one.
+const maxPauses = 8
+
 // cost says what the observation cost the target.
 func cost(o *leak.Observed) string {
 	var parts []string
-	if len(o.PauseMS) > 0 {
+	if len(o.PauseMS) > maxPauses {
+		longest, all := 0.0, 0.0
+		for _, p := range o.PauseMS {
+			longest = max(longest, p)
+			all += p
+		}
+		parts = append(parts, together(fmt.Sprintf("%s pauses", leak.FormatCount(uint64(len(o.PauseMS))))), together(fmt.Sprintf("%.3g ms at most", longest)),
+			together(seconds(all/1000)+" in all"))
+	} else if len(o.PauseMS) > 0 {
 		var ms []string
 		for _, p := range o.PauseMS {
 			ms = append(ms, fmt.Sprintf("%.3g", p))
