@@ -10,7 +10,7 @@ BUILD     := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
 
 # What each target needs from Debian beyond Go and git.
 CC_PKGS    := gcc g++ libc6-dev
-CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 \
+CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 python3-dev \
               nginx redis-server memcached libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 \
               clang clang-format util-linux
 BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg
@@ -34,7 +34,7 @@ test: build ## all tests
 
 lint: $(LINT) ## gofmt, vet and the linters of .golangci.yml; clang-format for the C
 	$(LINT) run ./...
-	clang-format --dry-run -Werror probe/*.[ch] testdata/leaky/*.[ch] testdata/leaky/*.cc
+	clang-format --dry-run -Werror probe/*.[ch] testdata/leaky/*.[ch] testdata/leaky/*.cc testdata/legacy/*.[ch]
 
 $(LINT):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_V)
