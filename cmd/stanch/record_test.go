@@ -282,6 +282,30 @@ func TestRecordElsewhere(t *testing.T) {
 	}
 }
 
+// TestRecordBetterNames: where the receiver has better debug files with the
+// same build-id, those win.
+func TestRecordBetterNames(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	whole := fixture.Build(t, "direct")
+	exe := filepath.Join(t.TempDir(), "direct")
+	copyFile(t, fixture.Strip(t, whole), exe)
+	p := fixture.Start(t, exe)
+	file := filepath.Join(t.TempDir(), "x.rec")
+	o := recordWhile(t, p, []string{"leak 40"}, "--mode", "exact", "-o", file)
+	o.wantCode(t, 0)
+	if strings.Contains(o.out, "lose_page") {
+		t.Errorf("a stripped program has names:\n%s", o.out)
+	}
+	p.Quit()
+	copyFile(t, whole, exe)
+	o = stanch(t, "report", file)
+	o.wantCode(t, 0)
+	if at := "lose_page leaky/" + lineOf(t, "direct", "want memory 5000"); !strings.Contains(o.out, at) {
+		t.Errorf("the report lacks %q:\n%s", at, o.out)
+	}
+}
+
 // TestRecordEnds: the target's end is an ending, no fault.
 func TestRecordEnds(t *testing.T) {
 	privileged(t)

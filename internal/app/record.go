@@ -54,7 +54,8 @@ Ctrl-C or --for; then the probe is removed. It takes no snapshot, so it says wha
 what is lost. What was held before it began is not known.
 
 -o x.json and -o x.pb.gz (pprof) write the table to a file; -o x.rec keeps the recording itself, which
-'stanch report x.rec' shows on any machine. The probe stops the process twice, for milliseconds.`,
+'stanch report x.rec' shows on any machine. To place and to remove the probe the process is stopped
+three times, for milliseconds.`,
 		Args: one("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(cmd.Flags().Changed("mode")); err != nil {
