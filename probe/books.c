@@ -183,3 +183,46 @@ void stack_released(struct books *b, u16 shard, u32 stack, u64 size, u64 weight)
     if (bytes) add(&s->far_bytes, bytes);
   }
 }
+
+static struct freed *freed_at(const struct books *b, u64 key) {
+  return (struct freed *)b->freed + ((key * 0x9e3779b97f4a7c15ull) >> 40) % FREED;
+}
+
+static u64 freed_check(const struct freed *f) {
+  return (f->key ^ (u64)f->acquired << 32 ^ f->released) * 0x9e3779b97f4a7c15ull ^ f->size;
+}
+
+void freed_note(struct books *b, u64 key, u32 acquired, u32 released, u64 size) {
+  struct freed f = {.key = key, .acquired = acquired, .released = released, .size = size}, *to = freed_at(b, key);
+  store(&to->key, f.key);
+  store(&to->acquired, f.acquired);
+  store(&to->released, f.released);
+  store(&to->size, f.size);
+  store(&to->check, freed_check(&f)); /* two writers at once: it does not match */
+}
+
+bool freed_look(struct books *b, u64 key, struct freed *out) {
+  struct freed *from = freed_at(b, key);
+  out->key = load(&from->key);
+  out->acquired = load(&from->acquired);
+  out->released = load(&from->released);
+  out->size = load(&from->size);
+  return out->key == key && load(&from->check) == freed_check(out);
+}
+
+void event_put(struct books *b, const struct event *e) {
+  u64 n = add(&b->events_head, 1);
+  struct event *to = (struct event *)b->events + n % EVENTS;
+  store(&to->seq, 0);
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  store(&to->kind, e->kind);
+  store(&to->stack, e->stack);
+  store(&to->at, e->at);
+  store(&to->size, e->size);
+  store(&to->acquired, e->acquired);
+  store(&to->released, e->released);
+  store(&to->thread, e->thread);
+  store(&to->more, e->more);
+  store(&to->time, e->time);
+  __atomic_store_n(&to->seq, n + 1, __ATOMIC_RELEASE);
+}

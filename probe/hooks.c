@@ -38,6 +38,7 @@ static struct slot *slot_of(u64 fs) {
     s->lo = s->hi = 0;
     s->notebook = 0;
     s->shard = s->sharded = s->walking = 0;
+    s->freed_key = 0;
     s->rng = (fs ^ near.state.seed) * 0x9e3779b97f4a7c15ull | 1;
     s->mean = load(&near.state.mean_now) % MEANS;
     s->counter = sample_interval(&s->rng, near.state.mean[s->mean]);
@@ -146,14 +147,104 @@ static bool inner(const struct slot *s, u64 sp) {
   return (load(&s->owner) & 1) && sp < busy && busy - sp < 1000;
 }
 
+/* The first threads get stacks of their own. */
+static u16 shard_of(struct books *b, struct slot *s) {
+  if (s->sharded) return s->shard;
+  s->sharded = 1;
+  if (load(&b->shards_used) < SHARDS) {
+    u32 n = add(&b->shards_used, 1) + 1;
+    if (n <= SHARDS) s->shard = (u16)n;
+  }
+  return s->shard;
+}
+
+/* The stack table's entry for the caller of this hook. */
+static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
+  u64 sp = stack_pointer(f), limit = stack_limit(s, fs, sp), hash;
+  struct note *note = note_of(b, &s->notebook, sp);
+  if (note && note_holds(b, note, sp, f->rbp, limit) && (note->flags & ~STACK_CUT) == flags) {
+    if (note->flags & STACK_CUT) add(&b->cut, 1);
+    return note->stack;
+  }
+  u64 *frames = (u64 *)b->scratch + slot_number(s) % SLOTS * MAX_FRAMES;
+  bool cut;
+  u32 n = stack_walk(b, sp, f->rbp, limit, frames, &hash, &cut, note);
+  if (cut) {
+    add(&b->cut, 1);
+    flags |= STACK_CUT;
+  }
+  bool exact = flags & STACK_EXACT;
+  u32 stack = stack_intern(b, frames, n, hash, flags, exact ? shard_of(b, s) : 0, exact ? f->size : 0);
+  if (note) {
+    note->flags = flags;
+    note->stack = stack;
+    if (stack < 2) note->sp = 0; /* no room; there may be another time */
+  }
+  return stack;
+}
+
+/* The same, unless a signal handler has interrupted us there: unknown. */
+static u32 stack_once(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
+  if (s->walking) return flags & STACK_EXACT ? 1 : 0;
+  s->walking = 1;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  u32 stack = stack_of(f, b, s, fs, flags);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  s->walking = 0;
+  return stack;
+}
+
+/* Whether this release is part of one that was just noted: an operator delete
+ * that calls free, or goes on to it. */
+static bool continued(const struct frame *f, const struct slot *s) {
+  u64 sp = stack_pointer(f), from = load((const u64 *)sp);
+  if (f->rdi != s->freed_key || sp > s->freed_sp || s->freed_sp - sp >= 1000) return false;
+  if (sp == s->freed_sp) return (f->info & 0xff) != s->freed_hook;
+  return from >= load(&near.state.alloc_lo) && from < load(&near.state.alloc_hi);
+}
+
+/* The block at rdi is given back and has no record. Nothing is said when
+ * blocks may have been missed. */
+static void unknown(const struct frame *f, struct books *b, struct slot *s, u64 fs) {
+  const struct state *st = &near.state;
+  if (!load(&st->from_start) || !s || f->rdi == 0 || load(&b->lost_live) || load(&st->no_slot) || continued(f, s))
+    return;
+  struct freed was;
+  struct event e = {.kind = EVENT_INVALID, .at = f->rdi, .thread = fs, .time = load(&st->now)};
+  if (freed_look(b, f->rdi, &was)) {
+    e.kind = EVENT_DOUBLE;
+    e.size = was.size;
+    e.acquired = was.acquired;
+    e.released = was.released;
+  }
+  e.stack = stack_once(f, b, s, fs, STACK_EXACT);
+  event_put(b, &e);
+}
+
 static void enter_free(struct frame *f, struct books *b, struct slot *s, u64 fs) {
   u64 sp = stack_pointer(f);
-  bool mine = s && !(load(&s->owner) & 1);
-  if (mine) set_busy(s, fs, sp);
+  bool mine = s && (!(load(&s->owner) & 1) || abandoned(s, fs, sp));
+  bool part = s && inner(s, sp);
+  if (mine) {
+    s->walking = 0;
+    set_busy(s, fs, sp);
+  }
   struct record r;
   if (take(b, f->rdi, &r)) {
     released(b, s, &r);
-    if (s) s->releases++;
+    if (s) {
+      s->releases++;
+      if (load(&near.state.from_start)) {
+        s->freed_key = f->rdi;
+        s->freed_sp = sp;
+        s->freed_hook = f->info & 0xff;
+        f->size = 0;
+        freed_note(b, f->rdi, record_stack(&r), stack_once(f, b, s, fs, STACK_EXACT), record_size(&r));
+      }
+    }
+  } else if (s && !part) {
+    f->size = 0;
+    unknown(f, b, s, fs);
   }
   if (mine) clear_busy(s, fs, sp, 0);
 }
@@ -204,6 +295,8 @@ static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs)
     if (take(b, f->rdi, &r)) {
       f->old_key = r.key;
       f->old_info = r.info;
+    } else {
+      unknown(f, b, s, fs);
     }
   }
   if (f->watch == WATCH_NOT && (f->old_key != 0 || (f->info & INFO_FRAMED))) f->watch = WATCH_AROUND;
@@ -252,56 +345,13 @@ __attribute__((visibility("hidden"))) u32 probe_enter(struct frame *f) {
   return watch;
 }
 
-/* The first threads get stacks of their own. */
-static u16 shard_of(struct books *b, struct slot *s) {
-  if (s->sharded) return s->shard;
-  s->sharded = 1;
-  if (load(&b->shards_used) < SHARDS) {
-    u32 n = add(&b->shards_used, 1) + 1;
-    if (n <= SHARDS) s->shard = (u16)n;
-  }
-  return s->shard;
-}
-
-/* The stack table's entry for the caller of this hook. */
-static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
-  u64 sp = stack_pointer(f), limit = stack_limit(s, fs, sp), hash;
-  struct note *note = note_of(b, &s->notebook, sp);
-  if (note && note_holds(b, note, sp, f->rbp, limit) && (note->flags & ~STACK_CUT) == flags) {
-    if (note->flags & STACK_CUT) add(&b->cut, 1);
-    return note->stack;
-  }
-  u64 *frames = (u64 *)b->scratch + slot_number(s) % SLOTS * MAX_FRAMES;
-  bool cut;
-  u32 n = stack_walk(b, sp, f->rbp, limit, frames, &hash, &cut, note);
-  if (cut) {
-    add(&b->cut, 1);
-    flags |= STACK_CUT;
-  }
-  bool exact = flags & STACK_EXACT;
-  u32 stack = stack_intern(b, frames, n, hash, flags, exact ? shard_of(b, s) : 0, exact ? f->size : 0);
-  if (note) {
-    note->flags = flags;
-    note->stack = stack;
-    if (stack < 2) note->sp = 0; /* no room; there may be another time */
-  }
-  return stack;
-}
-
 static void record(const struct frame *f, struct books *b, struct slot *s, u64 fs, u64 key, u32 time) {
   bool exact = f->watch == WATCH_EXACT;
   if ((key & ~KEY_ADDRESS) || (key & 1)) { /* no allocator gives odd addresses; keys use the bit */
     add(&b->lost_live, 1);
     return;
   }
-  u32 stack = exact ? 1 : 0;
-  if (!s->walking) { /* else a signal handler has interrupted us there */
-    s->walking = 1;
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    stack = stack_of(f, b, s, fs, exact ? STACK_EXACT : 0);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    s->walking = 0;
-  }
+  u32 stack = stack_once(f, b, s, fs, exact ? STACK_EXACT : 0);
   struct record r = record_of(key, f->size, stack, time, exact ? REC_EXACT : f->mean);
   if (put(b, s, &r)) stack_acquired(b, s->shard, stack, f->size, weight_of(&r));
 }
@@ -325,6 +375,8 @@ __attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
     if (key != 0 || f->size == 0) {
       released(b, s, &old);
       s->releases++;
+      if (load(&near.state.from_start) && (key & KEY_ADDRESS) != (old.key & KEY_ADDRESS))
+        freed_note(b, old.key & KEY_MASK, record_stack(&old), stack_once(f, b, s, fs, STACK_EXACT), record_size(&old));
     } else if (!put(b, s, &old)) {
       released(b, s, &old);
     }

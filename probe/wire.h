@@ -45,6 +45,8 @@ typedef int64_t i64;
 #define LEVEL0 512       /* buckets of the first level; each level has twice as many as the one before */
 #define GROUP 8          /* places of the stack index that are looked at together */
 #define GROUPS_NEAR 1024 /* groups of the first index; what finds no room there goes to the second */
+#define FREED 16384      /* blocks that were given back are remembered */
+#define EVENTS 8192      /* that wait for stanch */
 #define SHARDS 8         /* threads that have stacks of their own, and count without locking */
 #define MODULES 2048     /* executable ranges with unwind tables */
 #define ROW_CACHE 4096   /* remembered rows of the unwind tables */
@@ -92,18 +94,19 @@ struct slot {
   u64 calls;   /* allocations seen */
   u64 busy;    /* the stack pointer of the hook at work */
   u64 rng;
-  u64 lo, hi;   /* this thread's stack as stanch verified it; reads stay below hi */
-  u64 slow;     /* hooks that left the fast path */
-  u64 timed;    /* how many of those were timed */
-  u64 cycles;   /* and how long they took, in ticks of rdtsc */
-  u64 releases; /* recorded blocks freed */
-  u32 mean;     /* the sampling interval under which counter was drawn */
-  u32 notebook; /* which one, from 1; 0 none yet */
-  u16 shard;    /* of the stacks, from 1; 0 none */
-  u8 sharded;   /* it has asked for one */
-  u8 walking;   /* its scratch and notebook are being written */
-  u32 _;
-  u64 _pad[3];
+  u64 lo, hi;     /* this thread's stack as stanch verified it; reads stay below hi */
+  u64 slow;       /* hooks that left the fast path */
+  u64 timed;      /* how many of those were timed */
+  u64 cycles;     /* and how long they took, in ticks of rdtsc */
+  u64 releases;   /* recorded blocks freed */
+  u32 mean;       /* the sampling interval under which counter was drawn */
+  u32 notebook;   /* which one, from 1; 0 none yet */
+  u16 shard;      /* of the stacks, from 1; 0 none */
+  u8 sharded;     /* it has asked for one */
+  u8 walking;     /* its scratch and notebook are being written */
+  u32 freed_hook; /* the last release of this thread: its hook, address and stack pointer */
+  u64 freed_key, freed_sp;
+  u64 _pad;
 };
 
 /* The small page of switches. A forked child reads zeros here. */
@@ -124,7 +127,10 @@ struct state {
   u64 main_lo, main_hi; /* [stack]: the main thread's */
   u64 tcb_room;         /* bytes below fs:0 that surely belong to the thread's stack */
   u64 seed;
-  u64 no_slot; /* calls of threads that found no slot */
+  u64 no_slot;    /* calls of threads that found no slot */
+  u32 from_start; /* every block was seen: a release of another is invalid */
+  u32 _from;
+  u64 alloc_lo, alloc_hi; /* the allocator's code */
   struct {
     u64 min, max;
   } aim[AIMS];
@@ -241,6 +247,33 @@ struct note {
   } word[NOTE_WORDS];
 };
 
+/* A block that was given back, until another one's takes the place. */
+struct freed {
+  u64 key;
+  u32 acquired, released; /* stacks */
+  u64 size;
+  u64 check;
+};
+
+/* Something that stanch is told as it happens. The ring is bounded: what stanch
+ * does not read in time is written over. */
+struct event {
+  u64 seq; /* number of the event plus one; written last */
+  u32 kind;
+  u32 stack;
+  u64 at;
+  u64 size;
+  u32 acquired, released; /* of a double release */
+  u64 thread;             /* fs:0 */
+  u64 more;
+  u32 time;
+  u32 _;
+};
+enum {
+  EVENT_INVALID = 1, /* a release of at, which is not held and never was */
+  EVENT_DOUBLE = 2,  /* of what was released before */
+};
+
 /* The first bytes of the data range. Addresses are absolute. */
 struct books {
   u64 magic;
@@ -269,7 +302,10 @@ struct books {
   u64 notes;  /* struct note[NOTEBOOKS][NOTES] */
   u32 notebooks_used;
   u32 shards_used;
-  u32 distrust; /* releases were missed: whoever puts a block looks at all levels for an old record of its address */
+  u64 freed;       /* struct freed[FREED] */
+  u64 events;      /* struct event[EVENTS] */
+  u64 events_head; /* number of the next */
+  u32 distrust;    /* releases were missed: whoever puts a block looks at all levels for an old record of its address */
   u32 _;
   u64 lost_live;   /* blocks not recorded: no room in the live table */
   u64 lost_stacks; /* blocks recorded without a stack: no room for it */

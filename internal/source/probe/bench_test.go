@@ -32,6 +32,8 @@ func BenchmarkPairs(b *testing.B) {
 		{"exact/1thread/5frames", 1, 5, 0, Options{Exact: true}},
 		{"exact/1thread/20frames", 1, 20, 0, Options{Exact: true}},
 		{"exact/4threads/5frames", 4, 5, 0, Options{Exact: true}},
+		{"exact_from_start/1thread/5frames", 1, 5, 0, Options{Exact: true, FromStart: true}},
+		{"exact_from_start/1thread/20frames", 1, 20, 0, Options{Exact: true, FromStart: true}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			var native, probed []float64

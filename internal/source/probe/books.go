@@ -138,6 +138,9 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	if err != nil {
 		return err
 	}
+	if err := p.drain(mem, head, true, sink); err != nil {
+		return err
+	}
 	if p.watch.cost.off {
 		return nil // releases are not seen any more
 	}

@@ -57,6 +57,7 @@ type seen struct {
 	tallies  map[tallyKey]leak.Tally
 	gauges   map[leak.GaugeName]float64
 	gaps     []leak.Gap
+	invalid  []leak.Invalid
 	symbols  *symbol.Symbolizer
 }
 
@@ -76,6 +77,12 @@ func (s *seen) Acquire(a leak.Acquire) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acquired = append(s.acquired, a)
+}
+
+func (s *seen) Invalid(i leak.Invalid) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.invalid = append(s.invalid, i)
 }
 
 func (s *seen) Tally(y leak.Tally) {

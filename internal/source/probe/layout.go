@@ -47,16 +47,16 @@ func nearSize(filter uint64) uint64 { return pages(wNearFilter + filter) }
 // absolute, all sizes powers of two where a mask is made of them.
 type tables struct {
 	region
-	buckets            uint64
-	levels             uint64 // of the live table
-	stacks, stackCount uint64
-	index              [2]uint64
-	groups             [2]uint64
-	frames, frameCount uint64
-	scratch, cache     uint64
-	notes              uint64
-	modules            [2]uint64
-	rows, rowsEnd      uint64 // the arena for unwind tables
+	buckets              uint64
+	levels               uint64 // of the live table
+	stacks, stackCount   uint64
+	index                [2]uint64
+	groups               [2]uint64
+	frames, frameCount   uint64
+	scratch, cache       uint64
+	notes, freed, events uint64
+	modules              [2]uint64
+	rows, rowsEnd        uint64 // the arena for unwind tables
 }
 
 // minData is the least that is worth placing: books of 4096 records and
@@ -70,7 +70,7 @@ func bucketsIn(levels uint64) uint64 { return (wLevel0 << levels) - wLevel0 }
 // they take less than half, then records, stacks and their frames in fixed
 // proportion.
 func layOut(budget, rowBytes uint64) (tables, error) {
-	fixed := uint64(pageSize + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize + wGroupsNear*wGroup*8)
+	fixed := uint64(pageSize + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize + wGroupsNear*wGroup*8 + wFreed*wFreedSize + wEvents*wEventSize)
 	if budget < minData || budget < fixed+(1<<20) {
 		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, minData>>10, ErrNoRoom)
 	}
@@ -111,6 +111,8 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	t.cache = take(wRowCache * wCachedRowSize)
 	t.scratch = take(wSlots * wMaxFrames * 8)
 	t.notes = take(wNotebooks * wNotes * wNoteSize)
+	t.freed = take(wFreed * wFreedSize)
+	t.events = take(wEvents * wEventSize)
 	t.rows = take(rows)
 	t.rowsEnd = at
 	t.index[1] = take(t.groups[1] * wGroup * 8)
@@ -141,7 +143,7 @@ func (t *tables) used(h *bookHead) []region {
 // move puts the tables at an address.
 func (t *tables) move(start uint64) {
 	t.start = start
-	for _, p := range []*uint64{&t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.frames, &t.rows, &t.rowsEnd} {
+	for _, p := range []*uint64{&t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.freed, &t.events, &t.frames, &t.rows, &t.rowsEnd} {
 		*p += start
 	}
 }

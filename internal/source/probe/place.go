@@ -25,10 +25,15 @@ type Probe struct {
 	exec  proc.ExecID
 	musl  bool
 
+	complete  bool         // every block since the start is recorded
+	before    []leak.Range // where there may be some from before
+	allocator region       // its file's place
+
 	mu      sync.Mutex // of what follows
 	code    *code
 	books   reader
 	watch   watch
+	events  events
 	removed bool
 }
 
@@ -118,6 +123,11 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 		return err
 	}
 	p.musl = a.musl
+	lo, hi := span(maps, &a.m)
+	p.allocator = region{lo, hi - lo}
+	if p.o.Exact && p.o.FromStart && len(pl.notes) == 0 {
+		p.complete, p.before = true, beforeIt(v, maps)
+	}
 	p.code = newCode(p.t)
 	p.code.static = a.alone
 	modules, err := p.code.modules(ctx, p.mem, maps)

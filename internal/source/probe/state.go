@@ -25,7 +25,7 @@ func (p *Probe) putBooks(modules []unwind.Module) error {
 		wBooksStacks: t.stacks, wBooksStacksMax: t.stackCount, wBooksStacksUsed: 2,
 		wBooksIndex: t.index[0], wBooksIndex + 8: t.index[1], wBooksIndexMask: t.groups[0] - 1, wBooksIndexMask + 8: t.groups[1] - 1,
 		wBooksFrames: t.frames, wBooksFramesMax: t.frameCount,
-		wBooksScratch: t.scratch, wBooksNotes: t.notes, wBooksCache: t.cache, wBooksModule: t.modules[0], wBooksModule + 8: t.modules[1],
+		wBooksScratch: t.scratch, wBooksNotes: t.notes, wBooksFreed: t.freed, wBooksEvents: t.events, wBooksCache: t.cache, wBooksModule: t.modules[0], wBooksModule + 8: t.modules[1],
 	} {
 		order.PutUint64(b[off:], v)
 	}
@@ -59,6 +59,11 @@ func (p *Probe) putState() error {
 			return err
 		}
 	}
+	if p.complete {
+		order.PutUint32(b[wStateFromStart:], 1)
+	}
+	order.PutUint64(b[wStateAllocLo:], p.allocator.start)
+	order.PutUint64(b[wStateAllocHi:], p.allocator.end())
 	p.books.means = p.means()
 	for i, mean := range p.books.means {
 		order.PutUint64(b[wStateMean+8*i:], mean)

@@ -147,6 +147,9 @@ func (p *Probe) look(ctx context.Context, sink leak.Sink) error {
 	if _, err := p.tally(p.mem, head, sink); err != nil {
 		return err
 	}
+	if err := p.drain(p.mem, head, false, sink); err != nil {
+		return err
+	}
 	if err := p.losses(head, sink); err != nil {
 		return err
 	}
@@ -364,7 +367,7 @@ func (p *Probe) restart() error {
 			}
 		}
 	}
-	return errors.Join(put32(p.mem, p.state(wStateLapsed), 0),
+	return errors.Join(put32(p.mem, p.state(wStateLapsed), 0), put32(p.mem, p.state(wStateFromStart), 0),
 		p.renewLease(p.mem), put32(p.mem, p.state(wStateOn), 1))
 }
 

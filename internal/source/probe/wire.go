@@ -158,7 +158,7 @@ func decodeHeader(b []byte) (*header, bool) {
 // bookHead is struct books as far as stanch reads it back.
 type bookHead struct {
 	buckets, stacks, stacksMax, stacksUsed, framesMax, framesUsed uint64
-	lostLive, lostStacks, cut, stale                              uint64
+	lostLive, lostStacks, cut, stale, eventsHead                  uint64
 	level, levelMax, notebooks                                    uint32
 }
 
@@ -172,7 +172,7 @@ func decodeBooks(b []byte) (*bookHead, bool) {
 		buckets: u(wBooksBuckets), level: n(wBooksLevel), levelMax: n(wBooksLevelMax),
 		stacks: u(wBooksStacks), stacksMax: u(wBooksStacksMax), stacksUsed: u(wBooksStacksUsed),
 		framesMax: u(wBooksFramesMax), framesUsed: u(wBooksFramesUsed),
-		lostLive: u(wBooksLostLive), lostStacks: u(wBooksLostStacks), cut: u(wBooksCut), stale: u(wBooksStale),
+		lostLive: u(wBooksLostLive), lostStacks: u(wBooksLostStacks), cut: u(wBooksCut), stale: u(wBooksStale), eventsHead: u(wBooksEventsHead),
 		notebooks: n(wBooksNotebooksUsed),
 	}, true
 }

@@ -54,6 +54,8 @@ static struct books *new_books(u32 levels, u64 stacks, u64 frames) {
   b->cache = (u64)map(ROW_CACHE * sizeof(struct cached_row));
   b->module[0] = (u64)map(2 * MODULES * sizeof(struct module));
   b->module[1] = b->module[0] + MODULES * sizeof(struct module);
+  b->freed = (u64)map(FREED * sizeof(struct freed));
+  b->events = (u64)map(EVENTS * sizeof(struct event));
   b->notes = (u64)map(sizeof(struct note) * NOTES * NOTEBOOKS);
   b->max_frames = 64;
   return b;
