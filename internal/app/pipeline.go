@@ -38,7 +38,9 @@ type observation struct {
 	show     bool          // --show-contents
 	plan     time.Duration // the predicted pause of one look
 	notes    []string
+	file     *recording                       // takes the names of what was concluded; nil when none was asked for
 	given    map[leak.Frame][]leak.StackFrame // names that a recording holds
+	ending   string                           // how the target ended, "" while it lives
 	removed  *bool                            // whether the probe was removed; nil when none was placed
 }
 
@@ -246,6 +248,9 @@ func (o *observation) conclude(c detect.Config) *leak.Report {
 	defer func() { _ = names.Close() }() // it only read
 	c.Name = o.namer(names, view)
 	c.Object = func(f leak.Frame) string {
+		if given := o.given[f]; len(given) > 0 && given[0].Function != "" {
+			return given[0].Function
+		}
 		name, _, _ := names.Object(view.Maps[f.Map], f.Off)
 		return name
 	}
@@ -254,11 +259,15 @@ func (o *observation) conclude(c detect.Config) *leak.Report {
 	for i, p := range view.Procs {
 		r.Targets = append(r.Targets, o.describe(i+1, view, p, c))
 	}
-	r.Notes = append(append(r.Notes, detect.Unseen(view)...), names.Notes()...)
+	r.Notes = append(r.Notes, detect.Unseen(view)...)
+	if o.given == nil {
+		r.Notes = append(r.Notes, names.Notes()...)
+	}
 	for _, g := range view.Gaps {
 		r.Gaps = append(r.Gaps, g.What)
 	}
 	r.Observed = o.observed(view)
+	o.file.objects(view, c.Object)
 	r.Normalize()
 	return r
 }
@@ -369,6 +378,8 @@ func (o *observation) describe(id int, view *ledger.View, p *ledger.Process, c d
 	} else if n := len(p.Blind); n > 0 {
 		t.Allocator = p.Blind[n-1].Allocator
 	}
+	t.Ended = o.ending
+	t.LostDirect, t.LostIndirect, t.StillReachable = detect.Totals(p)
 	t.Held = detect.Holders(view, p, c, maxHeld)
 	return t
 }

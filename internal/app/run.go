@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"stanch/internal/detect"
 	"stanch/internal/leak"
 	"stanch/internal/ledger"
 	"stanch/internal/proc"
@@ -163,7 +164,7 @@ type run struct {
 
 	mu       sync.Mutex // of what follows
 	programs map[leak.ProcID]*program
-	whole    *leak.Report
+	reports  []*leak.Report // one of each process that has ended
 	working  sync.WaitGroup
 }
 
@@ -365,8 +366,9 @@ func (r *run) exiting(ctx context.Context, e ptrace.Event) {
 	r.working.Go(func() {
 		defer r.resume(e.Target)
 		p.quit()
+		p.ending = ending(e.Status)
 		if err := r.lastLook(ctx, p); err != nil {
-			p.note("not looked into at its exit: %v", err)
+			r.unseen(p, fmt.Sprintf("not looked into at its exit: %v", err))
 		}
 		r.conclude(p)
 	})
@@ -442,14 +444,31 @@ func (r *run) ended(e ptrace.Event) {
 		if over {
 			return
 		}
-		p.note("it was killed by %v and could not be looked into; what the probe last told is not proved lost", unix.SignalName(e.Status.Signal()))
+		p.ending = ending(e.Status)
+		r.unseen(p, leak.GapKilled)
 		r.conclude(p)
 	})
+}
+
+// unseen says that a process ended and nobody could look at its heap.
+func (r *run) unseen(p *program, why string) {
+	now := r.clock.Now()
+	r.sink.Look(leak.Look{N: 1, At: now, Proc: p.target.ID, Final: true})
+	r.sink.Gap(leak.Gap{At: now, Proc: p.target.ID, Source: "run", What: why})
+}
+
+// ending says how a process ended.
+func ending(s unix.WaitStatus) string {
+	if s.Signaled() {
+		return "killed by " + unix.SignalName(s.Signal())
+	}
+	return fmt.Sprintf("exit %d", s.ExitStatus())
 }
 
 // conclude adds the report of a process to the whole.
 func (r *run) conclude(p *program) {
 	c := r.flags.look.config()
+	c.Reachable = r.flags.reachable
 	report := p.conclude(c)
 	r.lock.Lock()
 	r.books.Forget(p.target.ID)
@@ -457,17 +476,15 @@ func (r *run) conclude(p *program) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.programs, p.target.ID)
-	r.whole = merge(r.whole, report)
+	r.reports = append(r.reports, report)
 }
 
 // report is that of all processes.
 func (r *run) report() *leak.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.whole == nil {
-		r.whole = &leak.Report{}
-	}
-	r.whole.Observed.Start = r.clock.Wall
-	r.whole.Observed.DurationS = r.clock.Now().Seconds()
-	return r.whole
+	whole := detect.Join(r.reports...)
+	whole.Observed.Start = r.clock.Wall
+	whole.Observed.DurationS = r.clock.Now().Seconds()
+	return whole
 }
