@@ -84,7 +84,7 @@ func about(b *strings.Builder, r *leak.Report, s *section) {
 		}
 	}
 	targetGaps(b, s.targets)
-	if len(s.targets) == 1 {
+	if len(s.targets) == 1 && !ended(t) {
 		holders(b, t)
 	}
 }
@@ -92,7 +92,7 @@ func about(b *strings.Builder, r *leak.Report, s *section) {
 // head says who it is and how it stands.
 func head(b *strings.Builder, t *leak.ReportTarget) {
 	parts := []string{fmt.Sprintf("%s[%d]", clean(t.Comm), t.PID)}
-	if t.UptimeS != nil {
+	if t.UptimeS != nil && !ended(t) {
 		parts[0] += " up " + seconds(*t.UptimeS)
 	}
 	if t.Allocator != "" {
