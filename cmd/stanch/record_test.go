@@ -282,6 +282,32 @@ func TestRecordElsewhere(t *testing.T) {
 	}
 }
 
+// TestScanElsewhere: a saved scan names types and variables without the
+// program.
+func TestScanElsewhere(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	dir := t.TempDir()
+	exe, file := filepath.Join(dir, "elsewhere"), filepath.Join(dir, "x.rec")
+	copyFile(t, fixture.Build(t, "objects"), exe)
+	p := fixture.Start(t, exe)
+	p.Ask("leak 60", "ok")
+	p.Ask("keep 60", "ok")
+	o := stanch(t, "scan", roomy, "--save", file, pid(p))
+	o.wantCode(t, 3)
+	p.Quit()
+	if err := os.Remove(exe); err != nil {
+		t.Fatal(err)
+	}
+	again := stanch(t, "report", file)
+	again.wantCode(t, 3)
+	for _, words := range []string{"TlsConn", "kept"} {
+		if !strings.Contains(o.out, words) || !strings.Contains(again.out, words) {
+			t.Errorf("no %s:\n%s\n%s", words, o.out, again.out)
+		}
+	}
+}
+
 // TestRecordBetterNames: where the receiver has better debug files with the
 // same build-id, those win.
 func TestRecordBetterNames(t *testing.T) {

@@ -142,10 +142,37 @@ func (r *recording) end(view *ledger.View, name func(leak.Frame) []leak.StackFra
 	for _, frames := range view.Stacks {
 		places = append(places, frames...)
 	}
-	slices.SortFunc(places, func(a, b leak.Frame) int { return cmp.Or(cmp.Compare(a.Map, b.Map), cmp.Compare(a.Off, b.Off)) })
-	for _, f := range slices.Compact(places) {
+	for _, f := range distinct(places) {
 		r.Name(f, name(f))
 	}
+}
+
+// objects keeps the names of what lost blocks and holders point to: virtual
+// tables, variables.
+func (r *recording) objects(view *ledger.View, name func(leak.Frame) string) {
+	if r == nil {
+		return
+	}
+	var places []leak.Frame
+	for _, p := range view.Procs {
+		for i := range p.Groups {
+			places = append(places, p.Groups[i].Type)
+		}
+		for i := range p.Holders {
+			places = append(places, p.Holders[i].Type, p.Holders[i].Root.Frame)
+		}
+	}
+	for _, f := range distinct(places) {
+		if s := name(f); f.Map != 0 && s != "" {
+			r.Name(f, []leak.StackFrame{{Function: s}})
+		}
+	}
+}
+
+// distinct sorts places and gives each once.
+func distinct(places []leak.Frame) []leak.Frame {
+	slices.SortFunc(places, func(a, b leak.Frame) int { return cmp.Or(cmp.Compare(a.Map, b.Map), cmp.Compare(a.Off, b.Off)) })
+	return slices.Compact(places)
 }
 
 // discard removes the file of a recording that did not come about.

@@ -95,13 +95,14 @@ func (a *app) runScan(ctx context.Context, t *proc.Target, f *lookFlags, save st
 	if err != nil {
 		return nil, errors.Join(err, rec.close(nil))
 	}
-	err = o.scanTwice(ctx)
-	o.progress.done()
-	err = errors.Join(o.ended(err), rec.close(o.progress))
-	if err != nil {
-		return nil, err
+	o.file = rec
+	if err := o.ended(o.scanTwice(ctx)); err != nil {
+		o.progress.done()
+		return nil, errors.Join(err, rec.close(nil))
 	}
-	return o.conclude(f.config()), nil
+	o.progress.done()
+	r := o.conclude(f.config())
+	return r, rec.close(o.progress)
 }
 
 // scanTwice takes two looks, lookApart from one another.
@@ -159,13 +160,14 @@ func (a *app) runScanCore(ctx context.Context, name string, f *lookFlags, save s
 	}
 	o := newObservation(newProgress(a.std.Err, f.quiet), f, rec.sinks()...)
 	o.atlas = leak.NewAtlas(o.sink, core.BuildID)
-	o.core = core
+	o.core, o.file = core, rec
 	o.subject = subject{comm: core.Comm, began: o.clock.Wall}
 	o.progress.say("heap scan of %s", name)
 	err = heap.ScanCore(ctx, core, o.heapOptions(), o.sink)
 	o.progress.done()
-	if err := errors.Join(err, rec.close(o.progress)); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, rec.close(nil))
 	}
-	return o.conclude(f.config()), nil
+	r := o.conclude(f.config())
+	return r, rec.close(o.progress)
 }

@@ -122,13 +122,15 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	defer p.mu.Unlock()
 	if mem == nil {
 		mem = p.mem
-		if len(p.watch.maps) == 0 { // Watch has not looked yet
-			maps, err := p.t.Maps()
-			if err != nil {
+		// Watch may not have looked yet, or not to the end.
+		maps := p.watch.maps
+		if len(maps) == 0 {
+			var err error
+			if maps, err = p.t.Maps(); err != nil {
 				return err
 			}
-			p.o.Atlas.Update(maps)
 		}
+		p.o.Atlas.Update(maps)
 	}
 	head, err := p.bookHead(mem)
 	if err != nil {
