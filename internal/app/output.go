@@ -75,10 +75,14 @@ func (o *output) renderer() (render.Format, error) {
 	return render.Format{}, usagef("there is no format %q; the formats are %s", name, strings.Join(names, ", "))
 }
 
-// write renders the report to the file or to std.
+// write takes what is known out of the report and renders the rest to the file
+// or to std.
 func (o *output) write(std io.Writer, r *leak.Report) error {
 	format, err := o.renderer()
 	if err != nil {
+		return err
+	}
+	if err := o.expected.apply(r, o.force); err != nil {
 		return err
 	}
 	if o.file == "" {

@@ -29,7 +29,7 @@ A suppression file has one rule a line and # comments; * stands for anything, / 
   function:GLOB  file:GLOB  module:GLOB  any frame of the stack: parse_*, src/net.c, libfoo.so*
   key:KEY                                one finding, by its key or name_key in the JSON report
   rule=heap.growth function:GLOB         findings of one rule only
-LeakSanitizer's leak:PATTERN and Valgrind's { ... Memcheck:Leak ... } are understood in it too.
+LeakSanitizer's leak:PATTERN and Valgrind's { ... Memcheck:Leak ... } (or :Free) are understood too.
 A baseline knows findings by their keys: only new ones count, whatever the known ones lose now.
 Write it with the same command as is to read it: a scan names no lines, so its keys are others.`
 

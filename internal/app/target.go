@@ -131,9 +131,6 @@ func (a *app) finish(r *leak.Report, err error, out *output) error {
 		return err
 	}
 	r.Normalize()
-	if err := out.expected.apply(r, out.force); err != nil {
-		return err
-	}
 	if err := out.write(a.std.Out, r); err != nil {
 		return err
 	}

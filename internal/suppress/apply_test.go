@@ -70,7 +70,7 @@ key:fd.growth:all
 		"1 finding suppressed by key:fd.growth:all (x.supp:6)",
 		"unused suppression: module:prog2 (x.supp:4)",
 		"x.supp:13: the suppression wide is not used: the mangled name _ZN*Cache* cannot be compared with the readable names of a report; write the function without wildcards",
-		"x.supp: ignored 1 suppression of other kinds than Memcheck:Leak",
+		"x.supp: ignored 1 suppression of other kinds than Memcheck:Leak and Memcheck:Free",
 	}
 	if diff := cmp.Diff(notes, r.Notes); diff != "" {
 		t.Error(diff)

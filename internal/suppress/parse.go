@@ -60,7 +60,7 @@ func (p *Parser) Parse(to *Rules, file string, data []byte) error {
 		to.notes = append(to.notes, fmt.Sprintf("%s: %d more suppressions are not used for such reasons", file, more))
 	}
 	if foreign > 0 {
-		to.notes = append(to.notes, fmt.Sprintf("%s: ignored %s of other kinds than Memcheck:Leak", file, plural(uint64(foreign), "suppression")))
+		to.notes = append(to.notes, fmt.Sprintf("%s: ignored %s of other kinds than Memcheck:Leak and Memcheck:Free", file, plural(uint64(foreign), "suppression")))
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func TestMatch(t *testing.T) {
 	indirect.Direct, indirect.Indirect = 0, 3
 	blind := finding()
 	invalid := finding("parse_reply", "main")
-	invalid.Rule = "heap.invalid"
+	invalid.Rule = "heap.invalid-free"
 	old := finding("parse_reply", "main")
 	old.Count, old.Direct, old.BeforeAttach = 0, 0, &leak.BeforeAttach{Count: 7, IndirectCount: 7}
 
@@ -226,6 +226,9 @@ func TestMatch(t *testing.T) {
 		{valgrind("match-leak-kinds: none", "fun:parse_reply"), stack, false},
 		{valgrind("fun:parse_reply"), invalid, false},
 		{valgrind("fun:*"), blind, false},
+		{"{\n n\n Memcheck:Free\n fun:free\n fun:parse_reply\n}", invalid, true},
+		{"{\n n\n Memcheck:Free\n fun:free\n fun:parse_reply\n}", stack, false},
+		{"{\n n\n Memcheck:Free\n fun:free\n fun:main\n}", invalid, false},
 		{"{\n n\n Addrcheck, Memcheck:Leak\n fun:main\n}", finding("main"), true},
 		{"{\n n\n Helgrind:Leak\n fun:main\n}", finding("main"), false},
 		{"{\n n\n Memcheck:Param\n write(buf)\n fun:main\n}", finding("main"), false},
@@ -266,7 +269,7 @@ key:heap.growth:unexplained
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"x.supp: ignored 1 suppression of other kinds than Memcheck:Leak"}, r.notes); diff != "" {
+	if diff := cmp.Diff([]string{"x.supp: ignored 1 suppression of other kinds than Memcheck:Leak and Memcheck:Free"}, r.notes); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -99,7 +99,11 @@ func (r *Rules) Apply(report *leak.Report) {
 // memory is how many blocks and bytes a memory finding stands for; others have
 // none.
 func memory(f *leak.Finding) (count, bytes uint64) {
-	if f.Kind != "" && f.Kind != leak.KindMemory.String() && f.Kind != leak.KindMapping.String() {
+	switch f.Kind {
+	case leak.KindDescriptor.String(), leak.KindThread.String():
+		return 0, 0
+	}
+	if f.Rule == invalidFree {
 		return 0, 0
 	}
 	count, bytes = f.Count, f.Bytes
@@ -153,5 +157,8 @@ func list(note func(string, ...any), lines []string, what string) {
 // leaks reports whether a finding is about memory that is held or lost, which
 // is what the leak suppressions of other tools are about.
 func leaks(f *leak.Finding) bool {
-	return f.Kind == leak.KindMemory.String() && strings.HasPrefix(f.Rule, "heap.") && !strings.HasPrefix(f.Rule, "heap.invalid")
+	return f.Kind == leak.KindMemory.String() && strings.HasPrefix(f.Rule, "heap.") && f.Rule != invalidFree
 }
+
+// invalidFree is the rule of what is freed and not held.
+const invalidFree = "heap.invalid-free"

@@ -12,6 +12,7 @@ type block struct {
 	name    string
 	at      string
 	foreign bool   // of another tool, or of another kind of error
+	free    bool   // of invalid frees, else of leaks
 	useless string // why it cannot match anything here; "" when it can
 	kinds   map[string]bool
 	frames  []location
@@ -49,7 +50,9 @@ func (p *Parser) block(in *lines) (block, error) {
 	if !ok || tools == "" || kind == "" {
 		return b, in.errorf("%s stands where the kind of error belongs; write Memcheck:Leak below the name", quote(in.text))
 	}
-	if strings.TrimSpace(kind) != "Leak" || !has(tools, "Memcheck") {
+	kind = strings.TrimSpace(kind)
+	b.free = kind == "Free"
+	if kind != "Leak" && !b.free || !has(tools, "Memcheck") {
 		b.foreign = true
 		for in.next() {
 			if in.text == "}" {
@@ -191,7 +194,12 @@ func (p *Parser) readable(pattern string) (string, bool) {
 
 // match reports whether the block suppresses a finding.
 func (b *block) match(f *leak.Finding) bool {
-	if !leaks(f) || len(f.Stack) == 0 || b.kinds != nil && !b.kinds[kind(f)] {
+	switch {
+	case len(f.Stack) == 0:
+		return false
+	case b.free && f.Rule != invalidFree, !b.free && !leaks(f):
+		return false
+	case b.kinds != nil && !b.kinds[kind(f)]:
 		return false
 	}
 	if begins(b.frames, f.Stack, true) {
@@ -312,7 +320,9 @@ var allocators = strings.Fields(`
 	__builtin_new __builtin_vec_new
 	_Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t _ZnwmSt11align_val_t _ZnamSt11align_val_t
 	_ZnwmSt11align_val_tRKSt9nothrow_t _ZnamSt11align_val_tRKSt9nothrow_t
-	_Znwj _Znaj`)
+	_Znwj _Znaj
+	free cfree _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
+	__builtin_delete __builtin_vec_delete`)
 
 // library reports whether a function is one of the C++ library's between a
 // container and operator new, which reports leave out too.
