@@ -14,16 +14,10 @@ import (
 // caller's to fill in where the processes' own do not add up.
 func Join(reports ...*leak.Report) *leak.Report {
 	out := &leak.Report{}
-	gaps := map[string]int{}
-	for _, r := range reports {
-		seen := map[string]bool{}
-		for _, g := range r.Gaps {
-			if !seen[g] {
-				seen[g] = true
-				gaps[g]++
-			}
-		}
-	}
+	gaps := common(reports, func(r *leak.Report) []string { return r.Gaps })
+	notes := common(reports, func(r *leak.Report) []string { return r.Notes })
+	var own []string // notes of some processes only
+	whose := map[string][]*leak.ReportTarget{}
 	for _, r := range reports {
 		ids := map[int]int{}
 		for _, t := range r.Targets {
@@ -36,9 +30,9 @@ func Join(reports ...*leak.Report) *leak.Report {
 			f.Target = ids[f.Target]
 			out.Findings = append(out.Findings, f)
 		}
+		// What only some processes have belongs to them.
 		for _, g := range r.Gaps {
-			// What only some processes have belongs to them.
-			if len(r.Targets) == 1 && gaps[g] < len(reports) {
+			if len(r.Targets) == 1 && !gaps[g] {
 				t := &out.Targets[len(out.Targets)-1]
 				t.Gaps = appendNew(t.Gaps, g)
 				continue
@@ -46,15 +40,44 @@ func Join(reports ...*leak.Report) *leak.Report {
 			out.Gaps = appendNew(out.Gaps, g)
 		}
 		for _, n := range r.Notes {
-			out.Notes = appendNew(out.Notes, n)
+			if len(r.Targets) != 1 || notes[n] {
+				out.Notes = appendNew(out.Notes, n)
+				continue
+			}
+			if whose[n] == nil {
+				own = append(own, n)
+			}
+			whose[n] = append(whose[n], &r.Targets[0])
 		}
 		out.Suppressed = append(out.Suppressed, r.Suppressed...)
 		out.Known = append(out.Known, r.Known...)
 		joinObserved(&out.Observed, &r.Observed)
 	}
+	for _, n := range own {
+		who := fmt.Sprintf("%s[%d]", whose[n][0].Comm, whose[n][0].PID)
+		if more := len(whose[n]) - 1; more > 0 {
+			who += fmt.Sprintf(" and %s more", leak.FormatCount(uint64(more)))
+		}
+		out.Notes = append(out.Notes, who+": "+n)
+	}
 	Fold(out)
 	out.Normalize()
 	return out
+}
+
+// common finds the sentences that all reports hold.
+func common(reports []*leak.Report, of func(*leak.Report) []string) map[string]bool {
+	n := map[string]int{}
+	for _, r := range reports {
+		for _, s := range slices.Compact(slices.Sorted(slices.Values(of(r)))) {
+			n[s]++
+		}
+	}
+	all := map[string]bool{}
+	for s, k := range n {
+		all[s] = k == len(reports)
+	}
+	return all
 }
 
 func appendNew(to []string, s string) []string {
@@ -84,20 +107,15 @@ func joinObserved(to, o *leak.Observed) {
 	}
 }
 
-// Fold puts findings together that processes of the same executable have
-// alike, and orders all by urgency. Their numbers are added up; words are those
-// of the first process.
+// Fold puts findings together that processes of the same executable have alike,
+// or one process at several instructions of one line, and orders all by
+// urgency. Their numbers are added up; words are those of the first.
 func Fold(r *leak.Report) {
-	type same struct {
-		exe, key string
-		severity leak.Severity
-	}
 	targets := map[int]*leak.ReportTarget{}
 	for i := range r.Targets {
 		targets[r.Targets[i].ID] = &r.Targets[i]
 	}
-	first := map[same]int{}
-	alike := map[same]bool{} // whether all have said the same words
+	first := map[folded]*gathered{}
 	var out []leak.Finding
 	for i := range r.Findings {
 		f := r.Findings[i]
@@ -107,32 +125,91 @@ func Fold(r *leak.Report) {
 			out = append(out, f)
 			continue
 		}
-		k := same{t.Exe, f.Key, f.Severity}
-		if k.exe == "" {
-			k.exe = t.Comm
-		}
-		j, ok := first[k]
-		if !ok || out[j].Target == f.Target {
-			first[k], alike[k] = len(out), true
+		k := foldKey(t, &f)
+		j := first[k]
+		if j == nil {
+			first[k] = &gathered{at: len(out), alike: true, targets: map[int]bool{f.Target: true}}
 			out = append(out, f)
 			continue
 		}
-		alike[k] = alike[k] && slices.Equal(out[j].Evidence, f.Evidence) && slices.Equal(out[j].Advice, f.Advice)
-		addFinding(&out[j], &f)
+		to := &out[j.at]
+		j.alike = j.alike && slices.Equal(to.Evidence, f.Evidence) && slices.Equal(to.Advice, f.Advice)
+		processes := to.Processes
+		if !j.targets[f.Target] {
+			j.targets[f.Target] = true
+			processes += f.Processes
+		}
+		addFinding(to, &f)
+		to.Processes = processes
 	}
-	for k, j := range first {
-		if !alike[k] {
-			t := targets[out[j].Target]
-			out[j].Evidence = append(slices.Clone(out[j].Evidence), fmt.Sprintf("also: these lines are of %s[%d], the first of %s processes", t.Comm, t.PID, leak.FormatCount(uint64(out[j].Processes))))
+	for _, j := range first {
+		if f := &out[j.at]; !j.alike {
+			of := "of " + leak.FormatCount(uint64(f.Processes)) + " processes"
+			if f.Processes == 1 {
+				of = "that is called here"
+			}
+			t := targets[f.Target]
+			f.Evidence = append(slices.Clone(f.Evidence), fmt.Sprintf("also: these lines are of the first %s, in %s[%d]", of, t.Comm, t.PID))
 		}
 	}
 	slices.SortStableFunc(out, urgency)
 	r.Findings = out
 }
 
-// addFinding adds the numbers of another process.
+// gathered is a finding that others are added to.
+type gathered struct {
+	at      int  // index of the finding
+	alike   bool // all have said the same words
+	targets map[int]bool
+}
+
+// folded is what findings that become one have in common.
+type folded struct {
+	exe, rule, place string
+	severity         leak.Severity
+}
+
+// foldKey says where a finding is: by the lines of its site, or by its key
+// where lines are not known.
+func foldKey(t *leak.ReportTarget, f *leak.Finding) folded {
+	k := folded{t.Exe, f.Rule, f.Key, f.Severity}
+	if k.exe == "" {
+		k.exe = t.Comm
+	}
+	if place := linesOf(f.Stack, f.Site); place != "" {
+		k.place = place
+		for i := range f.Related {
+			if r := &f.Related[i]; r.What != leak.RelatedIndirect {
+				k.place += "|" + linesOf(r.Stack, r.Site)
+			}
+		}
+	}
+	return k
+}
+
+// linesOf writes the line of a site and of its callers, as far as they tell
+// sites apart; "" when one of them is not known.
+func linesOf(stack []leak.StackFrame, site int) string {
+	var place string
+	for i := site; i < min(len(stack), site+1+siteCallers); i++ {
+		f := &stack[i]
+		if f.File == "" || f.Line == 0 {
+			if i > site && starts[functionName(f)] {
+				break
+			}
+			return ""
+		}
+		place += fmt.Sprintf("%s %s:%d<", functionName(f), f.File, f.Line)
+	}
+	return place
+}
+
+// addFinding adds the numbers of another one. The lesser key stays, so that it
+// does not depend on which came first.
 func addFinding(to, f *leak.Finding) {
-	to.Processes += f.Processes
+	if f.Key < to.Key {
+		to.Key, to.NameKey = f.Key, f.NameKey
+	}
 	to.Count += f.Count
 	to.Bytes += f.Bytes
 	to.Direct += f.Direct

@@ -75,18 +75,40 @@ func TestJoinSaysWhoseWordsItKeeps(t *testing.T) {
 	b.BeforeAttach = &leak.BeforeAttach{Count: 1, Bytes: 10}
 	r := Join(ofProcess(5, "test", a), ofProcess(6, "test", b))
 	f := r.Findings[0]
-	want := []string{"seen: 2 of 3 freed", "also: these lines are of test[5], the first of 2 processes"}
+	want := []string{"seen: 2 of 3 freed", "also: these lines are of the first of 2 processes, in test[5]"}
 	if !slices.Equal(f.Evidence, want) || f.What != "blocks of several sizes" || f.BytesAre != "usable" || f.SiteCertainty != leak.CertaintyLikely || f.BeforeAttach.Count != 1 {
 		t.Errorf("%+v", f)
 	}
 }
 
-// TestJoinKeepsOneProcessApart holds that two findings of one process that have
-// one key stay two.
-func TestJoinKeepsOneProcessApart(t *testing.T) {
-	r := Join(ofProcess(5, "test", lossOf("a", 2), lossOf("a", 4)))
-	if len(r.Findings) != 2 || r.Findings[0].Processes != 1 {
-		t.Errorf("%+v", r.Findings)
+// TestJoinFoldsTheInstructionsOfOneLine is a loop that a compiler unrolled, in
+// two processes: each has the calls of one line at several places.
+func TestJoinFoldsTheInstructionsOfOneLine(t *testing.T) {
+	at := func(key string, off uint64, caller int) leak.Finding {
+		f := lossOf(key, 1)
+		f.Stack = []leak.StackFrame{{Function: "make", File: "m.c", Line: 7, Offset: off}, {Function: "main", File: "m.c", Line: caller, Offset: off}}
+		return f
+	}
+	r := Join(ofProcess(5, "test", at("b", 1, 40), at("a", 2, 40), at("c", 3, 41)), ofProcess(6, "test", at("b", 1, 40), at("a", 2, 40)))
+	if len(r.Findings) != 2 {
+		t.Fatalf("%+v", r.Findings)
+	}
+	if f := r.Findings[0]; f.Processes != 2 || f.Count != 4 || f.Key != "a" {
+		t.Errorf("%+v", f)
+	}
+	if f := r.Findings[1]; f.Processes != 1 || f.Count != 1 || f.Key != "c" {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestJoinSaysWhoseNotesTheyAre(t *testing.T) {
+	rs := []*leak.Report{ofProcess(5, "test"), ofProcess(6, "test"), ofProcess(7, "su")}
+	rs[0].Notes = append(rs[0].Notes, "no probe: x")
+	rs[1].Notes = append(rs[1].Notes, "no probe: x")
+	rs[2].Notes = append(rs[2].Notes, "not checked: y")
+	want := []string{"pools are not seen", "test[5] and 1 more: no probe: x", "su[7]: not checked: y"}
+	if got := Join(rs...).Notes; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -32,11 +32,14 @@ func reachable(p *Pass) {
 		return
 	}
 	for _, h := range holdings(p, leak.KindMemory) {
-		f := h.finding(p)
+		f := h.finding()
 		f.Title = fmt.Sprintf("%s from %s were still reachable at the exit", f.What, h.who())
 		f.Evidence = append(f.Evidence, "held: pointers led to them when it exited")
 		if by := holder(p, h); by != "" {
 			f.Evidence = append(f.Evidence, "holder: "+by)
+		}
+		if f.Bytes < p.Config.MinBytes {
+			continue
 		}
 		p.Report(f)
 	}
@@ -54,7 +57,10 @@ func heldAtEnd(p *Pass) {
 		why = "the heap of " + p.Proc.Blind[n-1].Allocator + " cannot be walked"
 	}
 	for _, h := range most(holdings(p, leak.KindMemory), maxHeld) {
-		f := h.finding(p)
+		f := h.finding()
+		if f.Bytes < p.Config.MinBytes {
+			continue
+		}
 		f.Title = fmt.Sprintf("%s from %s were never freed", f.What, h.who())
 		f.Evidence = append(f.Evidence, "proof: none that they were lost: "+why)
 		if lostEvents(p.View) {
@@ -157,7 +163,7 @@ func most(hs []*holding, n int) []*holding {
 }
 
 // finding fills what findings over holdings have in common: a note.
-func (h *holding) finding(p *Pass) leak.Finding {
+func (h *holding) finding() leak.Finding {
 	f := leak.Finding{
 		Severity: leak.SeverityNote, Kind: h.kind.String(), Key: h.key(), NameKey: h.key(), What: h.what(),
 		Count: uint64(h.n + 0.5), Bytes: uint64(h.bytes + 0.5), BytesAre: "estimated", SiteCertainty: leak.CertaintyNone,

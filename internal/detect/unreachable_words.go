@@ -123,7 +123,7 @@ func (l *loss) evidence(p *Pass, f *leak.Finding) []string {
 	if l.untouched {
 		say("memory: most of it was never written and takes no memory yet")
 	}
-	if l.indirect() > 0 {
+	if l.indirect() > 0 && !last.Final {
 		say("parts: %s of them are held only by the other %s", leak.FormatCount(l.indirect()), leak.FormatCount(f.Direct+l.old.direct))
 	}
 	l.siteEvidence(p, say)

@@ -38,7 +38,7 @@ func unreleased(p *Pass, kind leak.Kind) {
 	sites := holdings(p, kind)
 	if p.Proc.Ended() {
 		for _, h := range most(sites, maxUnreleased) {
-			f := h.finding(p)
+			f := h.finding()
 			f.Title = fmt.Sprintf("%s from %s %s", f.What, h.who(), unreleasedWords[kind])
 			f.Evidence = []string{unreleasedEvidence[kind]}
 			p.Report(f)
@@ -86,7 +86,7 @@ func (h *holding) growth(p *Pass) (leak.Finding, bool) {
 			return leak.Finding{}, false
 		}
 	}
-	f := h.finding(p)
+	f := h.finding()
 	f.Severity = leak.SeverityGrowth
 	f.Title = fmt.Sprintf("%s more %s from %s after %s", leak.FormatCount(f.Count), nounOf(h.kind), h.who(), leak.FormatDuration(window))
 	if f.Rate = eventRate(h.n, h.bytes, window); h.bytes == 0 {

@@ -154,6 +154,9 @@ func inProcesses(s *section, f *leak.Finding) string {
 	if len(s.targets) < 2 {
 		return ""
 	}
+	if f.Processes == len(s.targets) {
+		return together(fmt.Sprintf("in all %s processes", leak.FormatCount(uint64(f.Processes))))
+	}
 	if f.Processes > 1 {
 		return together(fmt.Sprintf("in %s of %s processes", leak.FormatCount(uint64(f.Processes)), leak.FormatCount(uint64(len(s.targets)))))
 	}

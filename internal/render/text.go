@@ -30,7 +30,7 @@ func Text(w io.Writer, r *leak.Report) error {
 			continue
 		}
 		if said > 0 {
-			b.WriteByte('\n')
+			apart(&b)
 		}
 		said++
 		sectionHead(&b, sec)
@@ -38,7 +38,7 @@ func Text(w io.Writer, r *leak.Report) error {
 	}
 	if len(silent) > 0 {
 		if said > 0 {
-			b.WriteByte('\n')
+			apart(&b)
 		}
 		quiet(&b, silent, said > 0)
 		targetGaps(&b, silent)
@@ -54,6 +54,13 @@ func Text(w io.Writer, r *leak.Report) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// apart leaves one line empty.
+func apart(b *strings.Builder) {
+	if !strings.HasSuffix(b.String(), "\n\n") {
+		b.WriteByte('\n')
+	}
 }
 
 // about writes what was found in one section.
