@@ -10,7 +10,9 @@ struct notes {
   char text[72];
 };
 
-static FILE *open_input(const char *name) {
+/* Not inlined: main's frame is where exit keeps its own, and words that are left
+ * there would seem to hold the notes. */
+__attribute__((noinline)) static FILE *open_input(const char *name) {
   struct notes *notes = checked(malloc(sizeof *notes)); /* want memory 80 */
   notes->file = name;
   snprintf(notes->text, sizeof notes->text, "cannot read %s", name);
@@ -28,8 +30,8 @@ int main(int argc, char **argv) {
   FILE *in = argc > 1 ? open_input(argv[1]) : stdin;
   if (!in) return 1;
   struct store *words = store_new();
-  char word[NAME_SIZE];
-  while (fscanf(in, "%31s", word) == 1) store_add(words, word);
+  char word[512];
+  while (fscanf(in, "%511s", word) == 1) store_add(words, word);
   for (struct item *i = words->first; i; i = i->next) printf("%ld %s\n", i->count, i->name);
   store_free(words);
   if (in != stdin) fclose(in);
