@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"stanch/internal/app"
 )
@@ -18,12 +19,13 @@ var version = "devel"
 var stops = []os.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}
 
 func main() {
-	// The first signal ends the command with what it has; after it the signals
-	// act as usual again, so a second one ends stanch at once. The target runs
-	// on in either case.
+	// The first signal ends the command with what it has; a second after it the
+	// signals act as usual again, so another one ends stanch at once. The target
+	// runs on in either case. timeout(1) sends its signal twice, to the process
+	// and to its group: that is one.
 	signal.Ignore(stops...)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	code := app.Main(ctx, app.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, version, os.Args[1:])
 	os.Exit(code)
 }

@@ -397,6 +397,26 @@ func TestRecordKilled(t *testing.T) {
 	p.Quit()
 }
 
+// TestRecordTimeout: timeout(1) says twice that it is over, and means it once.
+func TestRecordTimeout(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	p := fixture.Start(t, fixture.Build(t, "direct"))
+	before := look(t, p.PID())
+	s := beginAs(t, func(c *exec.Cmd) {
+		self := c.Path
+		c.Path = command(t, "timeout")
+		c.Args = append([]string{"timeout", "-s", "INT", "2", self}, c.Args[1:]...)
+	}, "record", roomy, pid(p))
+	o := s.wait()
+	o.wantCode(t, 124)
+	if !strings.Contains(o.out, "probe removed") {
+		t.Errorf("no report:\n%s%s", o.out, o.err)
+	}
+	untouched(t, p.PID(), before)
+	p.Quit()
+}
+
 // TestRecordFullDisk: a recording leaves a part of the disk free, and a disk
 // that is full all the same costs the recording alone.
 func TestRecordFullDisk(t *testing.T) {
