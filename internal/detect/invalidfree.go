@@ -105,6 +105,8 @@ func (v *invalid) what() string {
 		noun = nounOf(v.sum.Kind)
 	}
 	switch {
+	case !v.sum.Double && v.sum.N == 1:
+		return "an address"
 	case !v.sum.Double:
 		return "addresses"
 	case v.sum.MaxSize == 0:

@@ -221,6 +221,9 @@ func addFinding(to, f *leak.Finding) {
 	if to.What != f.What && to.Kind == leak.KindMemory.String() {
 		to.What = "blocks of several sizes"
 	}
+	if to.What == "an address" {
+		to.What = "addresses"
+	}
 	if f.SiteCertainty == leak.CertaintyLikely {
 		to.SiteCertainty = f.SiteCertainty
 	}

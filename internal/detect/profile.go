@@ -60,6 +60,9 @@ func Profile(v *ledger.View, c Config, recorded leak.Recorded, top int) *leak.Pr
 	if len(recorded.Through) > 0 && len(sites) == 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("no recorded stack goes through %s", strings.Join(recorded.Through, " or ")))
 	}
+	if recorded.Sort == "growth" && !slices.ContainsFunc(p.Sites, func(s leak.ProfileSite) bool { return s.BytesPerHour != nil }) && len(sites) > 0 {
+		p.Notes = append(p.Notes, "growth is not known: it takes a watch of some five seconds or more")
+	}
 	if top > 0 {
 		p.Sites = p.Sites[:min(top, len(p.Sites))]
 	}

@@ -28,7 +28,8 @@ func Unseen(v *ledger.View) []string {
 					add("%s", u)
 				}
 			}
-			if a := p.Blind[i].Allocator; a != "" && last == nil {
+			// Of one at an exit the findings and the gap tell.
+			if a := p.Blind[i].Allocator; a != "" && last == nil && !p.Blind[i].Final {
 				add("the heap of %s cannot be walked: what is lost cannot be told from what is held", a)
 			}
 		}

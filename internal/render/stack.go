@@ -30,19 +30,19 @@ var starts = map[string]bool{
 }
 
 // stack writes the stack of a finding.
-func stack(f *leak.Finding) string { return stackOf(f.Stack, f.Site) }
+func stack(f *leak.Finding) string { return stackOf(f.Stack, f.Site, maxFrames) }
 
 // stackOf writes the line and its callers: "f net.c:88 < g poll.c:60", then the
 // wrappers that stand between it and the allocator.
-func stackOf(frames []leak.StackFrame, line int) string {
+func stackOf(frames []leak.StackFrame, line, most int) string {
 	site := min(max(line, 0), len(frames)-1)
 	callers := frames[site:]
 	for len(callers) > 1 && starts[callers[len(callers)-1].Function] {
 		callers = callers[:len(callers)-1]
 	}
-	cut := len(callers) > maxFrames
+	cut := len(callers) > most
 	var parts []string
-	for i := range callers[:min(len(callers), maxFrames)] {
+	for i := range callers[:min(len(callers), most)] {
 		parts = append(parts, frame(&callers[i], i == 0))
 	}
 	s := strings.Join(parts, " < ")

@@ -176,6 +176,9 @@ func origin(f *leak.Finding) string {
 	return clean(what) + " freed by "
 }
 
+// maxRelated is how many frames are shown of the other stacks.
+const maxRelated = 4
+
 // related writes the other stacks of a finding.
 func related(b *strings.Builder, f *leak.Finding) {
 	for i := range f.Related {
@@ -183,8 +186,11 @@ func related(b *strings.Builder, f *leak.Finding) {
 		if len(r.Stack) == 0 {
 			continue
 		}
-		at := stackOf(r.Stack, r.Site)
+		at := stackOf(r.Stack, r.Site, maxRelated)
 		if r.What == leak.RelatedIndirect {
+			if at == stackOf(f.Stack, f.Site, maxRelated) {
+				at = "the same line"
+			}
 			wrap(b, "  below  ", fmt.Sprintf("%s from %s", amount(leak.ReportBlocks{Count: r.Count, Bytes: r.Bytes}), at))
 			continue
 		}
