@@ -181,6 +181,8 @@ func FuzzRun(f *testing.F) {
 	f.Add([]byte("look 1 0s walked\nlost 0x10*5/16 24 zero\nlook 2 2s walked\nlost 0x10*5/16 24 zero\n"))
 	f.Add([]byte("map 1 0x1-0x2 r\nstack 1 1+0x1\n+ 1s mem 0x10 size=20 stack=1\nlook 1 3s walked\nlost 0x10 24\nindirect 0x20 24 owner=0x10\nlook 2 9s\n"))
 	f.Add([]byte("tally -1s mem stack=1 acquired=NaN/1 released=2/1e300\ngauge 1s rss_bytes -Inf\ngauge 9s descriptors 1e308\ngauge 9s descriptors_limit 1\n"))
+	f.Add([]byte("map 1 0x1-0x2 r\nstack 1 1+0x1\n+ 1s mem 0x10 size=20 stack=1 exact\ninvalid 2s mem 0x10 double stack=1 acquired=1\nlook 1 3s walked final\nlost 0x10 24\n"))
+	f.Add([]byte("stack 1 1+0x1\n+ 1s mapping 0x1000*9/4096 size=4096 stack=1\n+ 9s thread 5 stack=1\n+ 2s pool 0x10 size=7 weight=9 stack=1\nlook 1 3s final\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<14 || bytes.Count(data, []byte("*")) > 8 {
 			return
@@ -190,7 +192,10 @@ func FuzzRun(f *testing.F) {
 			_, _ = record.Read(strings.NewReader("stanch recording 1\n"+string(data)+"\nend\n"), books)
 			v := books.View()
 			Unseen(v)
-			return Run(v, Config{})
+			for _, p := range v.Procs {
+				Totals(p)
+			}
+			return Run(v, Config{Reachable: true})
 		}
 		a, b := run(), run()
 		if _, err := json.Marshal(a); err != nil {
@@ -202,6 +207,9 @@ func FuzzRun(f *testing.F) {
 		for i := range a {
 			if a[i].Severity == "" || a[i].Title == "" || len(a[i].Stack) > 0 && a[i].Site >= len(a[i].Stack) {
 				t.Errorf("%+v", a[i])
+			}
+			if r := (&leak.Report{Targets: []leak.ReportTarget{{ID: a[i].Target}}, Findings: a[i : i+1]}); len(Join(r, r).Findings) != 1 {
+				t.Errorf("joined with itself it is not one: %+v", a[i])
 			}
 			if x := a[i].Exhaustion; x != nil && x.InS < 0 {
 				t.Errorf("exhaustion %+v", x)

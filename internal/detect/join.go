@@ -191,6 +191,7 @@ func foldKey(t *leak.ReportTarget, f *leak.Finding) folded {
 // sites apart; "" when one of them is not known.
 func linesOf(stack []leak.StackFrame, site int) string {
 	var place string
+	site = max(site, 0)
 	for i := site; i < min(len(stack), site+1+siteCallers); i++ {
 		f := &stack[i]
 		if f.File == "" || f.Line == 0 {

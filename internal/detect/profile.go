@@ -184,7 +184,8 @@ func (p *profiled) counts() leak.ProfileCounts {
 }
 
 func amount(n, bytes float64) leak.Amount {
-	return leak.Amount{Count: uint64(math.Max(n, 0) + 0.5), Bytes: uint64(math.Max(bytes, 0) + 0.5)}
+	whole := func(f float64) uint64 { return uint64(math.Min(math.Max(f, 0), 1<<62) + 0.5) } // a damaged recording may hold anything
+	return leak.Amount{Count: whole(n), Bytes: whole(bytes)}
 }
 
 func (p *profiled) listed(key string, end time.Duration) leak.ProfileSite {

@@ -308,6 +308,10 @@ func FuzzRead(f *testing.F) {
 			for _, m := range first.Maps {
 				w.Map(m)
 			}
+			for _, i := range first.Invalids {
+				w.Invalid(i)
+			}
+			w.Held(first.Holders)
 			w.Verdicts(first.Lost)
 			w.Edges(first.Pointers)
 			if err := w.Close(); err != nil {
@@ -317,7 +321,7 @@ func FuzzRead(f *testing.F) {
 			if _, err := Read(&b, &again); err != nil {
 				t.Fatalf("%+v: %v", o, err)
 			}
-			if len(again.Maps) != len(first.Maps) || len(again.Pointers) != len(first.Pointers) {
+			if len(again.Maps) != len(first.Maps) || len(again.Pointers) != len(first.Pointers) || len(again.Invalids) != len(first.Invalids) || len(again.Holders) != len(first.Holders) {
 				t.Fatalf("%+v: %d maps, %d edges became %d, %d", o, len(first.Maps), len(first.Pointers), len(again.Maps), len(again.Pointers))
 			}
 		}
