@@ -89,7 +89,7 @@ three times, for milliseconds.`,
 	fl.BoolVar(&f.out.force, "force", false, "overwrite the output file")
 	f.maxSize = 256 << 20
 	fl.Var(&f.maxSize, "max-size", "the largest recording (-o x.rec); when it is reached no more is written, and the watch goes on")
-	fl.Float64Var(&f.maxOverhead, "max-overhead", 3, "the most CPU the probe may use, in percent of the target's own; above it, it records less and says so")
+	fl.Float64Var(&f.maxOverhead, "max-overhead", 3, "the most CPU the probe may use, in percent of the target's own; above it, it records less and says so; 100 for no limit")
 	fl.DurationVar(&f.maxPause, "max-pause", 250*time.Millisecond, "the longest the target may stand still while the probe is placed, and while it is removed")
 	fl.IntVar(&f.maxFrames, "max-frames", mostFrames, "the most frames of a stack")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the predicted pause and memory, and whether it would refuse; touch nothing")
@@ -145,6 +145,9 @@ func (f *recordFlags) probe(o *observation) probe.Options {
 	p := probe.Options{
 		Atlas: o.atlas, Clock: o.clock, SampleBytes: uint64(f.sampleBytes), MaxFrames: f.maxFrames,
 		MaxOverhead: f.maxOverhead / 100, MaxPause: f.maxPause,
+	}
+	if f.maxOverhead == 100 {
+		p.MaxOverhead = -1 // what the probe measures may be more, by its own error
 	}
 	if len(f.sizes) > 0 {
 		p.NoSampling, p.Aim = true, leak.Aim{Sizes: f.sizes}
