@@ -210,7 +210,7 @@ bool freed_look(struct books *b, u64 key, struct freed *out) {
   return out->key == key && load(&from->check) == freed_check(out);
 }
 
-void event_put(struct books *b, const struct event *e) {
+u64 event_put(struct books *b, const struct event *e) {
   u64 n = add(&b->events_head, 1);
   struct event *to = (struct event *)b->events + n % EVENTS;
   store(&to->seq, 0);
@@ -225,4 +225,5 @@ void event_put(struct books *b, const struct event *e) {
   store(&to->more, e->more);
   store(&to->time, e->time);
   __atomic_store_n(&to->seq, n + 1, __ATOMIC_RELEASE);
+  return n + 1;
 }

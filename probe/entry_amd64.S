@@ -171,6 +171,35 @@ slow.\sym:
 	hook_slowly \sym, CLASS_REALLOCN
 .endm
 
+.macro hook_MMAP sym
+	hook_slowly \sym, CLASS_MMAP
+.endm
+
+.macro hook_MUNMAP sym
+	hook_slowly \sym, CLASS_MUNMAP
+.endm
+
+.macro hook_MREMAP sym
+	hook_slowly \sym, CLASS_MREMAP
+.endm
+
+.macro hook_BRK sym
+	hook_slowly \sym, CLASS_BRK
+.endm
+
+.macro hook_SBRK sym
+	hook_slowly \sym, CLASS_SBRK
+.endm
+
+.macro hook_THREAD sym
+	hook_slowly \sym, CLASS_THREAD
+.endm
+
+/* Only told of: the original may wait, and be cancelled. */
+.macro hook_JOIN sym
+	hook_slowly \sym, CLASS_JOIN
+.endm
+
 /* A release is noted before the original runs, and never looked at after. */
 .macro hook_FREE sym
 	begin	\sym

@@ -307,6 +307,95 @@ static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs)
   return f->watch;
 }
 
+static bool within(u64 a, const u64 *lo, const u64 *hi) { return a >= load(lo) && a < load(hi); }
+
+static u64 tell(const struct frame *f, struct slot *s, struct event e) {
+  struct books *b = (struct books *)load(&near.state.books);
+  u64 fs = thread_pointer(), sp = stack_pointer(f), seq = 0;
+  if (!b) return 0;
+  bool mine = !(load(&s->owner) & 1) || abandoned(s, fs, sp);
+  if (mine) {
+    s->walking = 0;
+    set_busy(s, fs, sp);
+  }
+  e.thread = fs;
+  e.time = load(&near.state.now);
+  if (e.kind == EVENT_MAP || e.kind == EVENT_SBRK || e.kind == EVENT_BRK || e.kind == EVENT_THREAD)
+    e.stack = stack_once(f, b, s, fs, STACK_EXACT);
+  seq = event_put(b, &e);
+  if (mine) clear_busy(s, fs, sp, 0);
+  return seq;
+}
+
+#define MREMAP_DONTUNMAP 4
+
+/* A call that maps memory or makes threads, not for libc or the allocator
+ * itself. What is given back is told before it happens: the next moment it may
+ * be another thread's. */
+static u32 enter_other(struct frame *f, struct slot *s) {
+  const struct state *st = &near.state;
+  u64 sp = stack_pointer(f), from = load((const u64 *)sp);
+  if (inner(s, sp) || within(from, &st->alloc_lo, &st->alloc_hi) || within(from, &st->libc_lo, &st->libc_hi))
+    return WATCH_NOT;
+  f->slot = (u64)s;
+  f->gen = load(&st->gen);
+  f->size = 0;
+  f->old_key = 0;
+  switch (f->info >> INFO_CLASS_SHIFT & 0xff) {
+  case CLASS_MUNMAP: f->old_key = tell(f, s, (struct event){.kind = EVENT_UNMAP, .at = f->rdi, .size = f->rsi}); break;
+  case CLASS_MREMAP:
+    if (f->rsi != 0 && !(f->rcx & MREMAP_DONTUNMAP))
+      f->old_key = tell(f, s, (struct event){.kind = EVENT_REMAP, .at = f->rdi, .size = f->rsi});
+    break;
+  case CLASS_THREAD: f->old_key = tell(f, s, (struct event){.kind = EVENT_BEGIN}); break;
+  case CLASS_JOIN: tell(f, s, (struct event){.kind = EVENT_JOIN, .at = f->rdi}); return WATCH_NOT;
+  }
+  return WATCH_AROUND;
+}
+
+static void leave_other(struct frame *f, u32 class) {
+  struct slot *s = (struct slot *)f->slot;
+  struct event e = {.kind = 0, .more = f->old_key};
+  bool failed = f->result == ~0ull;
+  switch (class) {
+  case CLASS_MMAP:
+    if (failed) return;
+    e = (struct event){.kind = EVENT_MAP, .at = f->result, .size = f->rsi};
+    break;
+  case CLASS_MUNMAP:
+    if ((u32)f->result == 0) return;
+    e.kind = EVENT_KEPT;
+    break;
+  case CLASS_MREMAP:
+    if (f->old_key == 0 && failed) return;
+    e.kind = f->old_key ? EVENT_MOVED : EVENT_MAP;
+    e.at = failed ? 0 : f->result;
+    e.size = f->rdx;
+    break;
+  case CLASS_BRK:
+    if ((u32)f->result != 0) return;
+    e.kind = EVENT_BRK;
+    e.at = f->rdi;
+    break;
+  case CLASS_SBRK:
+    if (failed || f->rdi == 0) return;
+    e.kind = EVENT_SBRK;
+    e.at = f->result;
+    e.size = f->rdi;
+    break;
+  case CLASS_THREAD: {
+    if ((u32)f->result != 0) return;
+    /* struct pthread_attr of glibc: flags at 8, ATTR_FLAG_DETACHSTATE is 1. */
+    e.kind = EVENT_THREAD;
+    e.at = load((const u64 *)f->rdi);
+    e.size = f->rsi ? load((const u32 *)(f->rsi + 8)) & 1 : 0;
+    break;
+  }
+  default: return;
+  }
+  tell(f, s, e);
+}
+
 /* One call in TIMED reads the clock: to see whether stanch still lives, and how
  * long hooks take. */
 #define TIMED 16
@@ -335,8 +424,11 @@ __attribute__((visibility("hidden"))) u32 probe_enter(struct frame *f) {
     if (lease_over(began)) return WATCH_NOT;
   }
   u32 watch = WATCH_NOT;
-  if ((f->info >> INFO_CLASS_SHIFT & 0xff) == CLASS_FREE)
+  u32 class = f->info >> INFO_CLASS_SHIFT & 0xff;
+  if (class == CLASS_FREE)
     enter_free(f, b, s, fs);
+  else if (s && class >= CLASS_MMAP)
+    watch = enter_other(f, s);
   else if (s)
     watch = enter_alloc(f, b, s, fs);
   if (began == 0) return watch;
@@ -368,6 +460,11 @@ __attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
   struct books *b = (struct books *)load(&near.state.books);
   if (!b || load(&near.state.gen) != f->gen) return;
   struct slot *s = (struct slot *)f->slot;
+  if (class >= CLASS_MMAP) {
+    leave_other(f, class);
+    if (f->cycles != 0) timed(s, f->cycles + (rdtsc() - began));
+    return;
+  }
   u64 fs = thread_pointer();
   u64 key = obtained(f, class);
   if (f->old_key != 0) {

@@ -85,8 +85,8 @@ static inline u64 record_size(const struct record *r) {
 void freed_note(struct books *b, u64 key, u32 acquired, u32 released, u64 size);
 bool freed_look(struct books *b, u64 key, struct freed *out);
 
-/* Tells stanch; seq is filled in. */
-void event_put(struct books *b, const struct event *e);
+/* Tells stanch; gives the number of the event plus one, its seq. */
+u64 event_put(struct books *b, const struct event *e);
 
 static inline u64 filter_index(u64 key, u64 mask) { return key >> 4 & mask; }
 void filter_add(u8 *cell);

@@ -131,6 +131,7 @@ struct state {
   u32 from_start; /* every block was seen: a release of another is invalid */
   u32 _from;
   u64 alloc_lo, alloc_hi; /* the allocator's code */
+  u64 libc_lo, libc_hi;   /* libc's: what it maps for itself is left out */
   struct {
     u64 min, max;
   } aim[AIMS];
@@ -272,6 +273,16 @@ struct event {
 enum {
   EVENT_INVALID = 1, /* a release of at, which is not held and never was */
   EVENT_DOUBLE = 2,  /* of what was released before */
+  EVENT_MAP = 3,     /* size bytes were mapped at at */
+  EVENT_UNMAP = 4,   /* size bytes at at are about to be unmapped */
+  EVENT_KEPT = 5,    /* event number more, an EVENT_UNMAP, came to nothing */
+  EVENT_REMAP = 6,   /* size bytes at at are about to be moved or resized */
+  EVENT_MOVED = 7,   /* they were, number more: now size bytes at at; at 0: they were not */
+  EVENT_BRK = 8,     /* the break is at at */
+  EVENT_SBRK = 9,    /* the break was at at and has moved by size */
+  EVENT_BEGIN = 10,  /* a thread is about to be created */
+  EVENT_THREAD = 11, /* it was, number more: pthread_t at; size 1: nobody will join it */
+  EVENT_JOIN = 12,   /* pthread_t at is joined or detached */
 };
 
 /* The first bytes of the data range. Addresses are absolute. */
@@ -346,6 +357,13 @@ enum {
   CLASS_POSIX = 6,    /* (void **, alignment, size) */
   CLASS_FREE = 7,     /* (p, ...) */
   CLASS_NEW = 8,      /* (size, ...), throws: watched through its nothrow form */
+  CLASS_MMAP = 9,     /* not of the allocator, as are all that follow */
+  CLASS_MUNMAP = 10,
+  CLASS_MREMAP = 11,
+  CLASS_BRK = 12,
+  CLASS_SBRK = 13,
+  CLASS_THREAD = 14,
+  CLASS_JOIN = 15,
 };
 
 #endif

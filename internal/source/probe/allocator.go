@@ -253,7 +253,7 @@ func (v *view) plan(a *allocator) (*plan, error) {
 	taken := map[uint64]bool{}
 	for i := range hooks {
 		at, ok := a.names[hooks[i].name]
-		if !ok || taken[at] {
+		if !ok || taken[at] || hooks[i].other() {
 			continue // absent, or another name of a function that is already in
 		}
 		taken[at] = true

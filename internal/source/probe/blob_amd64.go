@@ -22,6 +22,13 @@ const (
 	wClassPosix         = 6
 	wClassFree          = 7
 	wClassNew           = 8
+	wClassMmap          = 9
+	wClassMunmap        = 10
+	wClassMremap        = 11
+	wClassBrk           = 12
+	wClassSbrk          = 13
+	wClassThread        = 14
+	wClassJoin          = 15
 	wFrameSize          = 152
 	wFrameRdi           = 0
 	wFrameRsi           = 8
@@ -75,7 +82,9 @@ const (
 	wStateFromStart     = 168
 	wStateAllocLo       = 176
 	wStateAllocHi       = 184
-	wStateAim           = 192
+	wStateLibcLo        = 192
+	wStateLibcHi        = 200
+	wStateAim           = 208
 	wAims               = 32
 	wMeans              = 7
 	wFilterMax          = 1048576
@@ -132,11 +141,21 @@ const (
 	wEventBytes         = 24
 	wEventAcquired      = 32
 	wEventReleased      = 36
-	wEventThread        = 40
+	wEventFs            = 40
 	wEventMore          = 48
 	wEventTime          = 56
 	wEventInvalid       = 1
 	wEventDouble        = 2
+	wEventMap           = 3
+	wEventUnmap         = 4
+	wEventKept          = 5
+	wEventRemap         = 6
+	wEventMoved         = 7
+	wEventBrk           = 8
+	wEventSbrk          = 9
+	wEventBegin         = 10
+	wEventThread        = 11
+	wEventJoin          = 12
 	wBooksLostLive      = 224
 	wBooksLostStacks    = 232
 	wBooksCut           = 240
@@ -195,7 +214,7 @@ const (
 )
 
 // cCode is where the code begins that uses the books; before it are the hooks' entries.
-const cCode = 0x2c80
+const cCode = 0x3280
 
 // hooks are the functions of probe/hooks.def, by the number that a patch keeps.
 var hooks = []hook{
@@ -212,29 +231,41 @@ var hooks = []hook{
 	{name: "memalign", kind: "ALIGN", nothrow: "", fast: 0x16c0, slow: 0x16c0, tramp: 0x16f7, ret: 0x16e1},
 	{name: "valloc", kind: "ALLOC", nothrow: "", fast: 0x1740, slow: 0x17df, tramp: 0x1798, ret: 0x1817},
 	{name: "pvalloc", kind: "ALLOC", nothrow: "", fast: 0x1840, slow: 0x18df, tramp: 0x1898, ret: 0x1917},
-	{name: "mallocx", kind: "ALLOC", nothrow: "", fast: 0x1940, slow: 0x19df, tramp: 0x1998, ret: 0x1a17},
-	{name: "rallocx", kind: "REALLOC", nothrow: "", fast: 0x1a40, slow: 0x1b08, tramp: 0x1ac1, ret: 0x1b40},
-	{name: "dallocx", kind: "FREE", nothrow: "", fast: 0x1b80, slow: 0x1bdc, tramp: 0x1b9c, ret: 0x1b9c},
-	{name: "sdallocx", kind: "FREE", nothrow: "", fast: 0x1c00, slow: 0x1c5c, tramp: 0x1c1c, ret: 0x1c1c},
-	{name: "tc_malloc_skip_new_handler", kind: "ALLOC", nothrow: "", fast: 0x1c80, slow: 0x1d1f, tramp: 0x1cd8, ret: 0x1d57},
-	{name: "_ZnwmRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x1d80, slow: 0x1e1f, tramp: 0x1dd8, ret: 0x1e57},
-	{name: "_ZnamRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x1e80, slow: 0x1f1f, tramp: 0x1ed8, ret: 0x1f57},
-	{name: "_ZnwmSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x1f80, slow: 0x201f, tramp: 0x1fd8, ret: 0x2057},
-	{name: "_ZnamSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2080, slow: 0x211f, tramp: 0x20d8, ret: 0x2157},
-	{name: "_Znwm", kind: "NEW", nothrow: "_ZnwmRKSt9nothrow_t", fast: 0x2180, slow: 0x221f, tramp: 0x21d8, ret: 0x2261},
-	{name: "_Znam", kind: "NEW", nothrow: "_ZnamRKSt9nothrow_t", fast: 0x22c0, slow: 0x235f, tramp: 0x2318, ret: 0x23a1},
-	{name: "_ZnwmSt11align_val_t", kind: "NEW", nothrow: "_ZnwmSt11align_val_tRKSt9nothrow_t", fast: 0x2400, slow: 0x249f, tramp: 0x2458, ret: 0x24de},
-	{name: "_ZnamSt11align_val_t", kind: "NEW", nothrow: "_ZnamSt11align_val_tRKSt9nothrow_t", fast: 0x2540, slow: 0x25df, tramp: 0x2598, ret: 0x261e},
-	{name: "_ZdlPv", kind: "FREE", nothrow: "", fast: 0x2680, slow: 0x26dc, tramp: 0x269c, ret: 0x269c},
-	{name: "_ZdaPv", kind: "FREE", nothrow: "", fast: 0x2700, slow: 0x275c, tramp: 0x271c, ret: 0x271c},
-	{name: "_ZdlPvm", kind: "FREE", nothrow: "", fast: 0x2780, slow: 0x27dc, tramp: 0x279c, ret: 0x279c},
-	{name: "_ZdaPvm", kind: "FREE", nothrow: "", fast: 0x2800, slow: 0x285c, tramp: 0x281c, ret: 0x281c},
-	{name: "_ZdlPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2880, slow: 0x28dc, tramp: 0x289c, ret: 0x289c},
-	{name: "_ZdaPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2900, slow: 0x295c, tramp: 0x291c, ret: 0x291c},
-	{name: "_ZdlPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x2980, slow: 0x29dc, tramp: 0x299c, ret: 0x299c},
-	{name: "_ZdaPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x2a00, slow: 0x2a5c, tramp: 0x2a1c, ret: 0x2a1c},
-	{name: "_ZdlPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x2a80, slow: 0x2adc, tramp: 0x2a9c, ret: 0x2a9c},
-	{name: "_ZdaPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x2b00, slow: 0x2b5c, tramp: 0x2b1c, ret: 0x2b1c},
-	{name: "_ZdlPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2b80, slow: 0x2bdc, tramp: 0x2b9c, ret: 0x2b9c},
-	{name: "_ZdaPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2c00, slow: 0x2c5c, tramp: 0x2c1c, ret: 0x2c1c},
+	{name: "mmap", kind: "MMAP", nothrow: "", fast: 0x1940, slow: 0x1940, tramp: 0x1977, ret: 0x1961},
+	{name: "mmap64", kind: "MMAP", nothrow: "", fast: 0x19c0, slow: 0x19c0, tramp: 0x19f7, ret: 0x19e1},
+	{name: "munmap", kind: "MUNMAP", nothrow: "", fast: 0x1a40, slow: 0x1a40, tramp: 0x1a77, ret: 0x1a61},
+	{name: "mremap", kind: "MREMAP", nothrow: "", fast: 0x1ac0, slow: 0x1ac0, tramp: 0x1af7, ret: 0x1ae1},
+	{name: "brk", kind: "BRK", nothrow: "", fast: 0x1b40, slow: 0x1b40, tramp: 0x1b77, ret: 0x1b61},
+	{name: "sbrk", kind: "SBRK", nothrow: "", fast: 0x1bc0, slow: 0x1bc0, tramp: 0x1bf7, ret: 0x1be1},
+	{name: "pthread_create", kind: "THREAD", nothrow: "", fast: 0x1c40, slow: 0x1c40, tramp: 0x1c77, ret: 0x1c61},
+	{name: "pthread_join", kind: "JOIN", nothrow: "", fast: 0x1cc0, slow: 0x1cc0, tramp: 0x1cf7, ret: 0x1ce1},
+	{name: "pthread_detach", kind: "JOIN", nothrow: "", fast: 0x1d40, slow: 0x1d40, tramp: 0x1d77, ret: 0x1d61},
+	{name: "pthread_tryjoin_np", kind: "JOIN", nothrow: "", fast: 0x1dc0, slow: 0x1dc0, tramp: 0x1df7, ret: 0x1de1},
+	{name: "pthread_timedjoin_np", kind: "JOIN", nothrow: "", fast: 0x1e40, slow: 0x1e40, tramp: 0x1e77, ret: 0x1e61},
+	{name: "pthread_clockjoin_np", kind: "JOIN", nothrow: "", fast: 0x1ec0, slow: 0x1ec0, tramp: 0x1ef7, ret: 0x1ee1},
+	{name: "mallocx", kind: "ALLOC", nothrow: "", fast: 0x1f40, slow: 0x1fdf, tramp: 0x1f98, ret: 0x2017},
+	{name: "rallocx", kind: "REALLOC", nothrow: "", fast: 0x2040, slow: 0x2108, tramp: 0x20c1, ret: 0x2140},
+	{name: "dallocx", kind: "FREE", nothrow: "", fast: 0x2180, slow: 0x21dc, tramp: 0x219c, ret: 0x219c},
+	{name: "sdallocx", kind: "FREE", nothrow: "", fast: 0x2200, slow: 0x225c, tramp: 0x221c, ret: 0x221c},
+	{name: "tc_malloc_skip_new_handler", kind: "ALLOC", nothrow: "", fast: 0x2280, slow: 0x231f, tramp: 0x22d8, ret: 0x2357},
+	{name: "_ZnwmRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2380, slow: 0x241f, tramp: 0x23d8, ret: 0x2457},
+	{name: "_ZnamRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2480, slow: 0x251f, tramp: 0x24d8, ret: 0x2557},
+	{name: "_ZnwmSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2580, slow: 0x261f, tramp: 0x25d8, ret: 0x2657},
+	{name: "_ZnamSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2680, slow: 0x271f, tramp: 0x26d8, ret: 0x2757},
+	{name: "_Znwm", kind: "NEW", nothrow: "_ZnwmRKSt9nothrow_t", fast: 0x2780, slow: 0x281f, tramp: 0x27d8, ret: 0x2861},
+	{name: "_Znam", kind: "NEW", nothrow: "_ZnamRKSt9nothrow_t", fast: 0x28c0, slow: 0x295f, tramp: 0x2918, ret: 0x29a1},
+	{name: "_ZnwmSt11align_val_t", kind: "NEW", nothrow: "_ZnwmSt11align_val_tRKSt9nothrow_t", fast: 0x2a00, slow: 0x2a9f, tramp: 0x2a58, ret: 0x2ade},
+	{name: "_ZnamSt11align_val_t", kind: "NEW", nothrow: "_ZnamSt11align_val_tRKSt9nothrow_t", fast: 0x2b40, slow: 0x2bdf, tramp: 0x2b98, ret: 0x2c1e},
+	{name: "_ZdlPv", kind: "FREE", nothrow: "", fast: 0x2c80, slow: 0x2cdc, tramp: 0x2c9c, ret: 0x2c9c},
+	{name: "_ZdaPv", kind: "FREE", nothrow: "", fast: 0x2d00, slow: 0x2d5c, tramp: 0x2d1c, ret: 0x2d1c},
+	{name: "_ZdlPvm", kind: "FREE", nothrow: "", fast: 0x2d80, slow: 0x2ddc, tramp: 0x2d9c, ret: 0x2d9c},
+	{name: "_ZdaPvm", kind: "FREE", nothrow: "", fast: 0x2e00, slow: 0x2e5c, tramp: 0x2e1c, ret: 0x2e1c},
+	{name: "_ZdlPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2e80, slow: 0x2edc, tramp: 0x2e9c, ret: 0x2e9c},
+	{name: "_ZdaPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2f00, slow: 0x2f5c, tramp: 0x2f1c, ret: 0x2f1c},
+	{name: "_ZdlPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x2f80, slow: 0x2fdc, tramp: 0x2f9c, ret: 0x2f9c},
+	{name: "_ZdaPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3000, slow: 0x305c, tramp: 0x301c, ret: 0x301c},
+	{name: "_ZdlPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3080, slow: 0x30dc, tramp: 0x309c, ret: 0x309c},
+	{name: "_ZdaPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3100, slow: 0x315c, tramp: 0x311c, ret: 0x311c},
+	{name: "_ZdlPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3180, slow: 0x31dc, tramp: 0x319c, ret: 0x319c},
+	{name: "_ZdaPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3200, slow: 0x325c, tramp: 0x321c, ret: 0x321c},
 }

@@ -78,6 +78,7 @@ func compiledOf(t *unwind.Table) *compiled { return &compiled{t, t.Bytes()} }
 type allocatorKey struct {
 	file             fileID
 	exe, alone, musl bool
+	others           bool // the plan is for functions of libc that do not allocate
 }
 
 // knownAllocators has nil for a file without one.

@@ -19,7 +19,7 @@ func decodeEvent(b []byte) event {
 	n := func(off int) uint32 { return order.Uint32(b[off:]) }
 	return event{
 		kind: n(wEventKind), stack: n(wEventStack), at: u(wEventAt), size: u(wEventBytes),
-		acquired: n(wEventAcquired), released: n(wEventReleased), thread: u(wEventThread), more: u(wEventMore), time: n(wEventTime),
+		acquired: n(wEventAcquired), released: n(wEventReleased), thread: u(wEventFs), more: u(wEventMore), time: n(wEventTime),
 	}
 }
 
@@ -53,7 +53,7 @@ func (p *Probe) drain(mem leak.Memory, head *bookHead, last bool, sink leak.Sink
 		b := ring[e.next%wEvents*wEventSize:][:wEventSize]
 		switch seq := order.Uint64(b[wEventSeq:]); {
 		case seq == e.next+1:
-			if err := p.tell(mem, decodeEvent(b), sink); err != nil {
+			if err := p.tell(mem, e.next+1, decodeEvent(b), sink); err != nil {
 				return err
 			}
 		case seq > e.next+1:
@@ -73,12 +73,12 @@ func (p *Probe) drain(mem leak.Memory, head *bookHead, last bool, sink leak.Sink
 	return nil
 }
 
-func (p *Probe) tell(mem leak.Memory, e event, sink leak.Sink) error {
+func (p *Probe) tell(mem leak.Memory, seq uint64, e event, sink leak.Sink) error {
 	switch e.kind {
 	case wEventInvalid, wEventDouble:
 		return p.invalid(mem, e, sink)
 	}
-	return nil
+	return p.mapping(mem, seq, e, sink)
 }
 
 func (p *Probe) invalid(mem leak.Memory, e event, sink leak.Sink) error {

@@ -166,7 +166,7 @@ func (p *Probe) lessen(ctx context.Context, sink leak.Sink, percent float64, slo
 func (p *Probe) deafen(ctx context.Context) error {
 	stops := &pauses{t: p.t, max: p.o.MaxPause}
 	err := stops.patiently(ctx, func(h held) error {
-		_, err := p.restore(h, func(k *hook) bool { return !k.releases() })
+		_, err := p.restore(h, func(k *hook) bool { return k.allocates() })
 		return err
 	})
 	p.info.Pauses = append(p.info.Pauses, stops.took...)

@@ -58,6 +58,7 @@ type seen struct {
 	gauges   map[leak.GaugeName]float64
 	gaps     []leak.Gap
 	invalid  []leak.Invalid
+	held     map[leak.Ref]leak.Acquire // mappings and threads
 	symbols  *symbol.Symbolizer
 }
 
@@ -77,12 +78,27 @@ func (s *seen) Acquire(a leak.Acquire) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acquired = append(s.acquired, a)
+	if a.Ref.Kind != leak.KindMemory && a.Ref.Kind != leak.KindPool {
+		if _, dup := s.held[a.Ref]; dup {
+			s.t.Errorf("%v %#x is acquired twice", a.Ref.Kind, a.Ref.ID)
+		}
+		s.held[a.Ref] = a
+	}
 }
 
 func (s *seen) Invalid(i leak.Invalid) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.invalid = append(s.invalid, i)
+}
+
+func (s *seen) Release(r leak.Release) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.held[r.Ref]; !ok {
+		s.t.Errorf("%v %#x is released and was not held", r.Ref.Kind, r.Ref.ID)
+	}
+	delete(s.held, r.Ref)
 }
 
 func (s *seen) Tally(y leak.Tally) {
@@ -165,7 +181,7 @@ func placeIn(t testing.TB, pid int, o Options) *trial {
 	target := open(t, pid)
 	tr := &trial{t: t, clock: proc.NewClock()}
 	tr.seen = &seen{t: t, maps: map[leak.MapID]leak.Mapping{}, stacks: map[leak.StackID][]leak.Frame{}, tallies: map[tallyKey]leak.Tally{},
-		gauges: map[leak.GaugeName]float64{}, symbols: symbol.New(symbol.Options{Target: target})}
+		gauges: map[leak.GaugeName]float64{}, held: map[leak.Ref]leak.Acquire{}, symbols: symbol.New(symbol.Options{Target: target})}
 	o.Clock = tr.clock
 	o.Atlas = leak.NewAtlas(tr.seen, target.BuildID)
 	p, err := Place(context.Background(), target, o)

@@ -17,9 +17,9 @@ import (
 // mapAll maps the three ranges and writes what tells them from others' memory.
 // It may be called again when a call did not return in time: what that call
 // has mapped meanwhile is recognized.
-func (p *Probe) mapAll(h held, a *allocator, old *placed) error {
+func (p *Probe) mapAll(h held, old *placed) error {
 	if p.head == nil {
-		if err := p.choose(h, a, old); err != nil {
+		if err := p.choose(h, old); err != nil {
 			return err
 		}
 	}
@@ -47,10 +47,13 @@ func (p *Probe) mapAll(h held, a *allocator, old *placed) error {
 
 // choose decides where everything goes: text, state and books side by side
 // where there is room within reach of the allocator, else the books elsewhere.
-func (p *Probe) choose(h held, a *allocator, old *placed) (err error) {
+func (p *Probe) choose(h held, old *placed) (err error) {
 	lowest, _ := p.t.Root.Sysctl("vm/mmap_min_addr")
 	free := gaps(h.Maps(), p.exeMapping(h.Maps()), lowest)
-	lo, hi := span(h.Maps(), &a.m)
+	lo, hi := p.allocator.start, p.allocator.end()
+	if p.libc.size > 0 {
+		lo, hi = min(lo, p.libc.start), max(hi, p.libc.end())
+	}
 	size := nearSize(filterLarge)
 	p.text = region{size: textRegion}
 	if old != nil && old.reaches(lo, hi) && old.head.nearSize == size {

@@ -28,12 +28,14 @@ type Probe struct {
 	complete  bool         // every block since the start is recorded
 	before    []leak.Range // where there may be some from before
 	allocator region       // its file's place
+	libc      region       // libc's, when its mmap is hooked
 
 	mu      sync.Mutex // of what follows
 	code    *code
 	books   reader
 	watch   watch
 	events  events
+	mapped  mappings
 	removed bool
 }
 
@@ -128,6 +130,9 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 	if p.o.Exact && p.o.FromStart && len(pl.notes) == 0 {
 		p.complete, p.before = true, beforeIt(v, maps)
 	}
+	if err := p.others(v, pl); err != nil {
+		return err
+	}
 	p.code = newCode(p.t)
 	p.code.static = a.alone
 	modules, err := p.code.modules(ctx, p.mem, maps)
@@ -138,13 +143,38 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 		return err
 	}
 	p.clock.ready()
-	if err := stops.patiently(ctx, func(h held) error { return p.mapAll(h, a, old) }); err != nil {
+	if err := stops.patiently(ctx, func(h held) error { return p.mapAll(h, old) }); err != nil {
 		return p.abandon(ctx, err)
 	}
 	if err := p.fillAndPatch(ctx, stops, pl, modules); err != nil {
 		return p.abandon(ctx, err)
 	}
 	p.describe(pl)
+	return nil
+}
+
+// others adds to the plan what Options.Mappings asks for.
+func (p *Probe) others(v *view, pl *plan) error {
+	if !p.o.Mappings {
+		return nil
+	}
+	more, err := v.plannedOthers()
+	if err != nil {
+		return err
+	}
+	if more == nil || pl.alloc.exe {
+		pl.notes = append(pl.notes, "mappings and threads are not recorded: the allocator, which maps too, is part of the program")
+		return nil
+	}
+	lo, hi := span(v.maps, &more.alloc.m)
+	p.libc = region{lo, hi - lo}
+	pl.sites = append(pl.sites, more.sites...)
+	pl.notes = append(pl.notes, more.notes...)
+	for i := range v.maps {
+		if v.maps[i].Path == "[heap]" {
+			p.mapped.brk = uint64(v.maps[i].End)
+		}
+	}
 	return nil
 }
 

@@ -64,6 +64,8 @@ func (p *Probe) putState() error {
 	}
 	order.PutUint64(b[wStateAllocLo:], p.allocator.start)
 	order.PutUint64(b[wStateAllocHi:], p.allocator.end())
+	order.PutUint64(b[wStateLibcLo:], p.libc.start)
+	order.PutUint64(b[wStateLibcHi:], p.libc.end())
 	p.books.means = p.means()
 	for i, mean := range p.books.means {
 		order.PutUint64(b[wStateMean+8*i:], mean)
