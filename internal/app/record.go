@@ -324,13 +324,18 @@ func (o *observation) profile(f *profileFlags, recorded leak.Recorded, file *rec
 	if len(view.Procs) > 0 && view.Procs[0].ProbeAt > 0 {
 		p.Observed.DurationS = (view.End - view.Procs[0].ProbeAt).Seconds()
 	}
-	file.end(view, c.Name, recorded, o.notes)
-	p.Notes = append(append([]string(nil), o.notes...), p.Notes...)
+	notes := append([]string(nil), o.notes...)
 	if o.given == nil {
-		p.Notes = append(p.Notes, names.Notes()...)
+		notes = append(notes, names.Notes()...)
 	}
+	file.end(view, c.Name, recorded, notes)
+	p.Notes = append(notes, p.Notes...)
 	for _, g := range view.Gaps {
-		p.Gaps = append(p.Gaps, g.What)
+		what := g.What
+		if g.Lost > 0 {
+			what += fmt.Sprintf(" (%s)", leak.FormatCount(g.Lost))
+		}
+		p.Gaps = append(p.Gaps, what)
 	}
 	p.Normalize()
 	return p
