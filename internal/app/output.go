@@ -30,7 +30,7 @@ func (o *output) flags(cmd *cobra.Command) {
 	f.StringVar(&o.format, "format", "", "text or json; without it, what the extension of -o says, else text")
 	f.StringVarP(&o.file, "output", "o", "", "write the report to this file (mode 0600) instead of standard output")
 	f.BoolVar(&o.force, "force", false, "overwrite the output file")
-	f.StringVar(&o.failOn, "fail-on", "leak", "exit 3 from this severity on: leak, growth, risk, or none")
+	f.StringVar(&o.failOn, "fail-on", "leak", "exit 3 from this severity on: error, leak, growth, risk, or none")
 	o.expected.flags(cmd)
 }
 
@@ -40,9 +40,9 @@ func (o *output) check() error {
 		return err
 	}
 	switch o.failOn {
-	case "leak", "growth", "risk", "none":
+	case "error", "leak", "growth", "risk", "none":
 	default:
-		return usagef("--fail-on is leak, growth, risk or none, not %q", o.failOn)
+		return usagef("--fail-on is error, leak, growth, risk or none, not %q", o.failOn)
 	}
 	if o.file != "" && !o.force {
 		if _, err := os.Lstat(o.file); err == nil {

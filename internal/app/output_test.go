@@ -56,6 +56,9 @@ func TestExitCode(t *testing.T) {
 		want     int
 	}{
 		{"leak", leak.SeverityLeak, ExitFound},
+		{"leak", leak.SeverityError, ExitFound},
+		{"error", leak.SeverityError, ExitFound},
+		{"error", leak.SeverityLeak, ExitOK},
 		{"leak", leak.SeverityGrowth, ExitOK},
 		{"growth", leak.SeverityGrowth, ExitFound},
 		{"growth", leak.SeverityRisk, ExitOK},
