@@ -23,8 +23,9 @@ import (
 // [Start] works on the processes of a Family as on any other, from any
 // goroutine. When stanch dies, the kernel lets all of them go on.
 //
-// A process can have one tracer: a program of the family that wants to trace
-// another one, or be traced, is refused by the kernel.
+// A process can have one tracer. A program that traces others, or asks to be
+// traced, through libc's ptrace, gives rise to Tracing; one that makes the system
+// call by itself is refused by the kernel.
 type Family struct {
 	tracer *tracer
 	events chan Event
@@ -68,6 +69,10 @@ const (
 	// Exiting: it is about to end and can do nothing any more. Its memory,
 	// descriptors and threads are still there.
 	Exiting
+	// Tracing: it is about to trace another process of the family, or to be
+	// traced by its parent, and stands before the call. Unless Release lets that
+	// process go first, the kernel refuses the call.
+	Tracing
 	// Ended: it is gone.
 	Ended
 )
@@ -79,6 +84,7 @@ type Event struct {
 	Parent leak.ProcID     // for Born
 	Status unix.WaitStatus // for Exiting and Ended: how it ends
 	Err    error           // for Ready: why nothing can be placed in it
+	Other  *proc.Target    // for Tracing: who is to be traced
 }
 
 // familyOptions apply to every thread of a family. No option that kills is
@@ -152,6 +158,23 @@ func (f *Family) Resume(t *proc.Target) error {
 	return err
 }
 
+// Release stops following a process, which goes on, and what it starts later is
+// not followed either.
+func (f *Family) Release(t *proc.Target) error {
+	err := ErrReleased
+	f.tracer.do(func() {
+		m := f.members[t.ID.PID]
+		if err = nil; m == nil || m.target.ID != t.ID {
+			err = fmt.Errorf("pid %d: %w", t.ID.PID, proc.ErrGone)
+			return
+		}
+		f.letGo(func(tr *tracee) bool { return tr.of == m })
+		delete(f.members, t.ID.PID)
+		f.say(Event{Moment: Ended, Target: m.target})
+	})
+	return err
+}
+
 // Threads are the threads of a process that stands still at Exiting, with the
 // registers that their program last had.
 func (f *Family) Threads(t *proc.Target) ([]Thread, error) {
@@ -185,7 +208,7 @@ func (f *Family) Close() {
 		}
 		families.Unlock()
 		signal.Stop(f.news)
-		f.tracer.do(f.disband)
+		f.tracer.do(func() { f.letGo(func(*tracee) bool { return true }) })
 		f.tracer.end()
 		deadline := time.Now().Add(afterwards)
 		for try := 0; f.tracer.alive() && time.Now().Before(deadline); try++ {

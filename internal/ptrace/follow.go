@@ -19,11 +19,11 @@ import (
 type member struct {
 	target  *proc.Target
 	parent  leak.ProcID
-	trap    *trap // the breakpoint on its way to Ready
-	swallow int   // a signal that we caused ourselves and that the program does not get
-	shares  bool  // its memory is its parent's: between vfork and exec
-	ending  bool  // exit_group was called, or a signal ends it
-	said    bool  // Exiting was said
+	traps   []*trap // breakpoints in it
+	swallow int     // a signal that we caused ourselves and that the program does not get
+	shares  bool    // its memory is its parent's: between vfork and exec
+	ending  bool    // exit_group was called, or a signal ends it
+	said    bool    // Exiting was said
 	status  unix.WaitStatus
 }
 
@@ -176,7 +176,7 @@ func (f *Family) atEventStop(tr *tracee, n news) {
 		tr.say = nil
 	case tr.born:
 		tr.born = false
-		if tr.of.target.ID.PID == tr.tid && !tr.of.shares && tr.of.trap == nil && tr.of.parent.PID != 0 {
+		if tr.of.target.ID.PID == tr.tid && !tr.of.shares && tr.of.parent.PID != 0 {
 			tr.state = parked
 			f.say(Event{Moment: Born, Target: tr.of.target, Parent: tr.of.parent})
 			return
@@ -236,6 +236,7 @@ func (f *Family) multiplied(tr *tracee, event int) {
 		f.tracees[child] = &tracee{tid: child, of: m}
 	}
 	m.shares = event != unix.PTRACE_EVENT_FORK
+	m.traps = append([]*trap(nil), tr.of.traps...)
 	f.tracees[child].born = true
 }
 
@@ -434,41 +435,64 @@ func (f *Family) threads(t *proc.Target) ([]Thread, error) {
 	return out, nil
 }
 
-// disband lets all threads go on untraced.
-func (f *Family) disband() {
-	deadline := time.Now().Add(afterwards)
+// letGo lets the chosen threads go on untraced.
+func (f *Family) letGo(chosen func(*tracee) bool) {
+	var list []*tracee
 	for _, tr := range f.tracees {
-		if tr.of.trap != nil {
-			tr.of.trap.remove(tr.tid)
+		if !chosen(tr) {
+			continue
 		}
+		list = append(list, tr)
 		if tr.state == runs && interrupt(tr.tid) != nil {
 			tr.state = leaving // ended
 		}
 	}
-	for try := 0; len(f.tracees) > 0 && time.Now().Before(deadline); try++ {
-		for tid, tr := range f.tracees {
-			if tr.state != runs {
-				_ = detach(tid)
-				delete(f.tracees, tid)
-				continue
-			}
-			n := look(tid)
-			switch {
-			case n.ended:
-				delete(f.tracees, tid)
-			case n.stopped && n.event == eventStop:
-				if r, err := getRegs(tid); err == nil && brokenOff(&r) && inSyscall(tid, &r) {
-					r = restartable(r)
-					_ = setRegs(tid, &r)
-				}
-				_ = detach(tid)
-				delete(f.tracees, tid)
-			case n.stopped && n.event == 0 && n.signal != syscallStop:
-				_ = cont(tid, n.signal)
-			case n.stopped:
-				_ = cont(tid, 0)
+	deadline := time.Now().Add(afterwards)
+	for try := 0; len(list) > 0 && time.Now().Before(deadline); try++ {
+		var rest []*tracee
+		for _, tr := range list {
+			if !f.letGoOne(tr) {
+				rest = append(rest, tr)
 			}
 		}
+		list = rest
 		breathe(try)
 	}
+}
+
+// letGoOne detaches a thread that stands still, and reports whether it is done
+// with. A breakpoint must not stay behind.
+func (f *Family) letGoOne(tr *tracee) bool {
+	if tr.state == runs {
+		n := look(tr.tid)
+		switch {
+		case n.ended:
+			delete(f.tracees, tr.tid)
+			return true
+		case !n.stopped:
+			return false
+		case n.event == 0 && n.signal == int(unix.SIGTRAP) && tr.of.hit(tr.tid) != nil:
+			if r, err := getRegs(tr.tid); err == nil {
+				r.Rip-- // the instruction under the breakpoint
+				_ = setRegs(tr.tid, &r)
+			}
+			tr.of.clear(tr.tid)
+			_ = cont(tr.tid, 0)
+			return false
+		case n.event == 0 && n.signal != syscallStop:
+			_ = cont(tr.tid, n.signal)
+			return false
+		case n.event != eventStop:
+			_ = cont(tr.tid, 0)
+			return false
+		}
+		if r, err := getRegs(tr.tid); err == nil && brokenOff(&r) && inSyscall(tr.tid, &r) {
+			r = restartable(r)
+			_ = setRegs(tr.tid, &r)
+		}
+	}
+	tr.of.clear(tr.tid)
+	_ = detach(tr.tid)
+	delete(f.tracees, tr.tid)
+	return true
 }

@@ -13,14 +13,16 @@ import (
 	"stanch/internal/proc"
 )
 
-// trap is a breakpoint on the way of a freshly loaded program to its first own
-// instruction: ld.so calls an empty function, _dl_debug_state, when it has
-// mapped and relocated everything and before it runs an initializer (glibc
-// elf/rtld.c, musl ldso/dynlink.c). A static program has it at its entry point.
+// trap is a breakpoint. One stands on the way of a freshly loaded program to
+// its first own instruction: ld.so calls an empty function, _dl_debug_state, when
+// it has mapped and relocated everything and before it runs an initializer
+// (glibc elf/rtld.c, musl ldso/dynlink.c). A static program has it at its entry
+// point. Another one stands at libc's ptrace.
 type trap struct {
 	at     uint64
 	old    byte
 	rdebug uint64 // struct r_debug of link.h; zero where there is none
+	traces bool   // at libc's ptrace
 }
 
 const breakpointInsn = 0xcc // int3
@@ -31,16 +33,14 @@ const rdebugState = 24
 
 // load prepares a program that execve has just mapped.
 func (f *Family) load(m *member) {
-	m.trap = nil
+	m.traps = nil
 	t, err := f.aim(m)
 	if err == nil {
-		err = t.set(m.target.ID.PID)
+		err = m.set(t, m.target.ID.PID)
 	}
 	if err != nil {
 		f.say(Event{Moment: Ready, Target: m.target, Err: err})
-		return
 	}
-	m.trap = t
 }
 
 // aim finds the place for the breakpoint.
@@ -67,9 +67,12 @@ func (f *Family) aim(m *member) (*trap, error) {
 	if ld == nil {
 		return nil, fmt.Errorf("pid %d has no dynamic loader at %#x: %w", m.target.ID.PID, base, proc.ErrUnsupported)
 	}
-	s, err := loaderOf(m.target, ld)
+	s, err := symbolsOf(m.target, ld)
 	if err != nil {
 		return nil, err
+	}
+	if s.debugState == 0 {
+		return nil, fmt.Errorf("the dynamic loader %s has no _dl_debug_state, so that the moment before the first initializer cannot be told: %w", ld.Path, proc.ErrUnsupported)
 	}
 	p := &trap{at: base + s.debugState}
 	if s.rdebug != 0 {
@@ -78,8 +81,9 @@ func (f *Family) aim(m *member) (*trap, error) {
 	return p, nil
 }
 
-// loader is what is needed of a dynamic loader's symbols.
-type loader struct{ debugState, rdebug uint64 }
+// loader is what is needed of the symbols of a dynamic loader or a libc, as
+// offsets from where it begins.
+type loader struct{ debugState, rdebug, ptrace uint64 }
 
 type loaderKey struct {
 	dev, inode uint64
@@ -88,7 +92,7 @@ type loaderKey struct {
 
 var loaders sync.Map // loaderKey -> *loader
 
-func loaderOf(t *proc.Target, m *leak.Mapping) (*loader, error) {
+func symbolsOf(t *proc.Target, m *leak.Mapping) (*loader, error) {
 	key := loaderKey{m.Dev, m.Inode, m.Path}
 	if s, ok := loaders.Load(key); ok {
 		return s.(*loader), nil
@@ -100,30 +104,29 @@ func loaderOf(t *proc.Target, m *leak.Mapping) (*loader, error) {
 	defer func() { _ = file.Close() }() // it was only read
 	e, err := elf.NewFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("the dynamic loader %s: %w", m.Path, err)
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	symbols, err := e.DynamicSymbols()
 	if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
-		return nil, fmt.Errorf("the dynamic loader %s: %w", m.Path, err)
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	s := &loader{}
 	for i := range symbols {
 		switch symbols[i].Name {
 		case "_dl_debug_state":
 			s.debugState = symbols[i].Value
+		case "ptrace":
+			s.ptrace = symbols[i].Value
 		case "_r_debug": // glibc; musl calls _dl_debug_state only when all is ready
 			s.rdebug = symbols[i].Value
 		}
-	}
-	if s.debugState == 0 {
-		return nil, fmt.Errorf("the dynamic loader %s has no _dl_debug_state, so that the moment before the first initializer cannot be told: %w", m.Path, proc.ErrUnsupported)
 	}
 	loaders.Store(key, s)
 	return s, nil
 }
 
-// set writes the breakpoint through a stopped thread of the process.
-func (t *trap) set(tid int) error {
+// set writes a breakpoint through a stopped thread of the process.
+func (m *member) set(t *trap, tid int) error {
 	w, err := peek(tid, t.at)
 	if err != nil {
 		return fmt.Errorf("read the code of thread %d at %#x: %w", tid, t.at, err)
@@ -132,34 +135,136 @@ func (t *trap) set(tid int) error {
 	if err := poke(tid, t.at, []byte{breakpointInsn}); err != nil {
 		return fmt.Errorf("write a breakpoint into thread %d at %#x: %w", tid, t.at, err)
 	}
+	m.traps = append(m.traps, t)
 	return nil
 }
 
-// remove takes it out again. The thread must stand still, or be gone.
-func (t *trap) remove(tid int) { _ = poke(tid, t.at, []byte{t.old}) }
+// clear takes all breakpoints out again, through a stopped thread. In memory that
+// is its parent's they stay: it will leave it by execve before long.
+func (m *member) clear(tid int) {
+	for _, t := range m.traps {
+		if m.shares {
+			break
+		}
+		_ = poke(tid, t.at, []byte{t.old}) // fails when the memory is gone, and only then
+	}
+	m.traps = nil
+}
+
+// hit finds the breakpoint at which a thread stands.
+func (m *member) hit(tid int) *trap {
+	if len(m.traps) == 0 {
+		return nil
+	}
+	r, err := getRegs(tid)
+	if err != nil {
+		return nil
+	}
+	for _, t := range m.traps {
+		if r.Rip == t.at+1 {
+			return t
+		}
+	}
+	return nil
+}
 
 // trapped takes a SIGTRAP. It returns false when it is none of ours.
 func (f *Family) trapped(tr *tracee) bool {
 	m := tr.of
-	if m.trap == nil {
+	t := m.hit(tr.tid)
+	if t == nil {
 		return false
 	}
 	r, err := getRegs(tr.tid)
-	if err != nil || r.Rip != m.trap.at+1 {
-		return false
+	if err != nil {
+		return true // killed
 	}
-	r.Rip = m.trap.at
-	if !m.trap.loaded(tr.tid) {
+	r.Rip = t.at
+	if !t.traces && !t.loaded(tr.tid) {
 		// Not yet: the function does nothing but return.
-		m.trap.pass(tr.tid, r)
+		t.pass(tr.tid, r)
 		return true
 	}
-	m.trap.remove(tr.tid)
-	m.trap = nil
-	if setRegs(tr.tid, &r) == nil {
-		f.park(tr, Event{Moment: Ready, Target: m.target})
+	if setRegs(tr.tid, &r) != nil {
+		return true // killed
 	}
+	if t.traces {
+		f.callsPtrace(tr, t, &r)
+		return true
+	}
+	m.clear(tr.tid)
+	f.guardTracing(m, tr.tid)
+	f.park(tr, Event{Moment: Ready, Target: m.target})
 	return true
+}
+
+// callsPtrace takes a thread over the breakpoint at libc's ptrace, and lets it
+// wait there when the call concerns the family.
+func (f *Family) callsPtrace(tr *tracee, t *trap, r *unix.PtraceRegs) {
+	other := f.tracedBy(tr.of, r)
+	signal, alive := t.stepOver(tr.tid)
+	switch {
+	case !alive: // its end is the next news
+	case other == nil || signal != 0:
+		_ = cont(tr.tid, signal) // of nobody's concern; or it comes here again
+	default:
+		f.park(tr, Event{Moment: Tracing, Target: tr.of.target, Other: other})
+	}
+}
+
+// stepOver runs the one instruction under the breakpoint. A signal that comes
+// first is still to be delivered.
+func (t *trap) stepOver(tid int) (signal int, alive bool) {
+	if poke(tid, t.at, []byte{t.old}) != nil || request("step", unix.PTRACE_SINGLESTEP, tid, 0, 0) != nil {
+		return 0, false
+	}
+	for try := 0; ; try++ {
+		n := look(tid)
+		switch {
+		case n.ended:
+			return 0, false
+		case n.stopped:
+			_ = poke(tid, t.at, []byte{breakpointInsn})
+			if n.event == 0 && n.signal != int(unix.SIGTRAP) {
+				signal = n.signal
+			}
+			return signal, true
+		}
+		breathe(try)
+	}
+}
+
+// tracedBy says which process of the family a call of ptrace(request, pid) is
+// about to trace; nil for none.
+func (f *Family) tracedBy(m *member, r *unix.PtraceRegs) *proc.Target {
+	switch r.Rdi {
+	case unix.PTRACE_TRACEME:
+		return m.target
+	case unix.PTRACE_ATTACH, unix.PTRACE_SEIZE:
+		if tr := f.tracees[int(r.Rsi)]; tr != nil {
+			return tr.of.target
+		}
+	}
+	return nil
+}
+
+// guardTracing sets the breakpoint at libc's ptrace. A program without one does
+// not need it.
+func (f *Family) guardTracing(m *member, tid int) {
+	maps, err := m.target.Maps()
+	if err != nil {
+		return
+	}
+	for i := range maps {
+		l := &maps[i]
+		if l.Offset != 0 || !l.File() || rank(l.Path) != 0 {
+			continue
+		}
+		if s, err := symbolsOf(m.target, l); err == nil && s.ptrace != 0 {
+			_ = m.set(&trap{at: uint64(l.Start) + s.ptrace, traces: true}, tid)
+		}
+		return
+	}
 }
 
 // loaded reports whether ld.so says that all is mapped and relocated.
