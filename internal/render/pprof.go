@@ -22,6 +22,9 @@ func Pprof(w io.Writer, p *leak.Profile) error {
 	for i := range p.Stacks {
 		out.stack(&p.Stacks[i])
 	}
+	if len(p.Targets) > 0 {
+		out.mainFirst(p.Targets[0].Exe)
+	}
 	if err := out.CheckValid(); err != nil {
 		return fmt.Errorf("make a pprof profile: %w", err)
 	}
@@ -74,6 +77,21 @@ func newPprof(p *leak.Profile) *pprof {
 		out.Comments = append(out.Comments, clean(s))
 	}
 	return out
+}
+
+// mainFirst makes the program the first mapping: pprof calls the profile after
+// it.
+func (p *pprof) mainFirst(exe string) {
+	for i, m := range p.Mapping {
+		if m.File == clean(exe) && i > 0 {
+			copy(p.Mapping[1:], p.Mapping[:i])
+			p.Mapping[0] = m
+			break
+		}
+	}
+	for i, m := range p.Mapping {
+		m.ID = uint64(i + 1)
+	}
 }
 
 func (p *pprof) stack(s *leak.ProfileStack) {
@@ -140,7 +158,9 @@ func (p *pprof) function(n *leak.StackFrame) *profile.Function {
 	if f := p.functions[key]; f != nil {
 		return f
 	}
-	f := &profile.Function{ID: uint64(len(p.Function) + 1), Name: clean(n.Function), SystemName: clean(n.Function), Filename: clean(n.File)}
+	// pprof shortens names that are both: parameters and template arguments go.
+	name := functionName(n)
+	f := &profile.Function{ID: uint64(len(p.Function) + 1), Name: name, SystemName: name, Filename: clean(n.File)}
 	p.Function = append(p.Function, f)
 	p.functions[key] = f
 	return f

@@ -63,7 +63,7 @@ func stackOf(frames []leak.StackFrame, line, most int) string {
 
 // frame writes one frame, the file of the first with its directory.
 func frame(f *leak.StackFrame, full bool) string {
-	name := strings.ReplaceAll(clean(f.Function), "(anonymous namespace)::", "")
+	name := functionName(f)
 	if name == "" {
 		return together(fmt.Sprintf("%s+%#x", clean(f.Module), f.Offset))
 	}
@@ -74,6 +74,12 @@ func frame(f *leak.StackFrame, full bool) string {
 		return together(fmt.Sprintf("%s %s:%d", name, clean(shorten(f.File)), f.Line))
 	}
 	return together(fmt.Sprintf("%s %s:%d", name, clean(path.Base(f.File)), f.Line))
+}
+
+// functionName is a function's name without anonymous namespaces, which say
+// nothing.
+func functionName(f *leak.StackFrame) string {
+	return strings.ReplaceAll(clean(f.Function), "(anonymous namespace)::", "")
 }
 
 // shorten keeps the last directory of an absolute path.
