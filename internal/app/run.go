@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"stanch/internal/detect"
 	"stanch/internal/leak"
@@ -112,7 +111,7 @@ func (a *app) runProgram(ctx context.Context, args []string, f *runFlags) error 
 	}
 	defer family.Close()
 	r := newRun(family, f)
-	stop := r.forward(ctx)
+	stop := r.forward()
 	defer stop()
 	status := r.follow(context.WithoutCancel(ctx))
 	report := r.report()
@@ -187,7 +186,7 @@ func newRun(family *ptrace.Family, f *runFlags) *run {
 
 // forward passes on what somebody sends to stanch instead of to the program. A
 // terminal sends its own signals to both.
-func (r *run) forward(ctx context.Context) (stop func()) {
+func (r *run) forward() (stop func()) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGQUIT)
 	done := make(chan struct{})
@@ -195,7 +194,7 @@ func (r *run) forward(ctx context.Context) (stop func()) {
 		for {
 			select {
 			case s := <-signals:
-				if (s == syscall.SIGINT || s == syscall.SIGQUIT) && inForeground() {
+				if (s == syscall.SIGINT || s == syscall.SIGQUIT) && proc.InForeground() {
 					continue
 				}
 				_ = r.family.Kill(s.(syscall.Signal)) // it may just have ended
@@ -207,21 +206,9 @@ func (r *run) forward(ctx context.Context) (stop func()) {
 	return func() { signal.Stop(signals); close(done) }
 }
 
-// inForeground reports whether a terminal sends its signals to stanch and so to
-// the program too.
-func inForeground() bool {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil {
-		return false
-	}
-	defer tty.Close()
-	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
-}
-
 // follow takes every event until all processes have ended, and gives how the
 // program itself did.
-func (r *run) follow(ctx context.Context) (status unix.WaitStatus) {
+func (r *run) follow(ctx context.Context) (status syscall.WaitStatus) {
 	for e := range r.family.Events() {
 		switch e.Moment {
 		case ptrace.Ready:
@@ -232,6 +219,8 @@ func (r *run) follow(ctx context.Context) (status unix.WaitStatus) {
 			r.replaced(e)
 		case ptrace.Exiting:
 			r.exiting(ctx, e)
+		case ptrace.Tracing:
+			r.tracing(ctx, e)
 		case ptrace.Ended:
 			if e.Target.ID.PID == r.family.PID() {
 				status = e.Status
@@ -347,6 +336,28 @@ func (r *run) replaced(e ptrace.Event) {
 	r.books.Forget(e.Target.ID)
 }
 
+// tracing lets a process go that a debugger is about to trace: it can have one
+// tracer only.
+func (r *run) tracing(ctx context.Context, e ptrace.Event) {
+	r.working.Go(func() {
+		if p := r.program(e.Other.ID); p != nil {
+			p.note("%s is traced by a program of the run itself: it was let go, and is not checked from there on", p.name())
+			p.quit()
+			if p.probe != nil {
+				if err := p.probe.Remove(ctx); err != nil {
+					p.note("the probe is off, but not removed: %v", err)
+				}
+			}
+			r.conclude(p)
+		}
+		// Each fails only when the process was killed where it stood.
+		_ = r.family.Release(e.Other)
+		if e.Other.ID != e.Target.ID {
+			_ = r.family.Resume(e.Target)
+		}
+	})
+}
+
 // quit ends the watch over the probe. An error would only say that the program
 // is gone.
 func (p *program) quit() {
@@ -366,7 +377,7 @@ func (r *run) exiting(ctx context.Context, e ptrace.Event) {
 	r.working.Go(func() {
 		defer r.resume(e.Target)
 		p.quit()
-		p.ending = ending(e.Status)
+		p.ending = e.Ending()
 		if err := r.lastLook(ctx, p); err != nil {
 			r.unseen(p, fmt.Sprintf("not looked into at its exit: %v", err))
 		}
@@ -444,7 +455,7 @@ func (r *run) ended(e ptrace.Event) {
 		if over {
 			return
 		}
-		p.ending = ending(e.Status)
+		p.ending = e.Ending()
 		r.unseen(p, leak.GapKilled)
 		r.conclude(p)
 	})
@@ -455,14 +466,6 @@ func (r *run) unseen(p *program, why string) {
 	now := r.clock.Now()
 	r.sink.Look(leak.Look{N: 1, At: now, Proc: p.target.ID, Final: true})
 	r.sink.Gap(leak.Gap{At: now, Proc: p.target.ID, Source: "run", What: why})
-}
-
-// ending says how a process ended.
-func ending(s unix.WaitStatus) string {
-	if s.Signaled() {
-		return "killed by " + unix.SignalName(s.Signal())
-	}
-	return fmt.Sprintf("exit %d", s.ExitStatus())
 }
 
 // conclude adds the report of a process to the whole.

@@ -81,10 +81,18 @@ const (
 type Event struct {
 	Moment Moment
 	Target *proc.Target
-	Parent leak.ProcID     // for Born
-	Status unix.WaitStatus // for Exiting and Ended: how it ends
-	Err    error           // for Ready: why nothing can be placed in it
-	Other  *proc.Target    // for Tracing: who is to be traced
+	Parent leak.ProcID        // for Born
+	Status syscall.WaitStatus // for Exiting and Ended: how it ends
+	Err    error              // for Ready: why nothing can be placed in it
+	Other  *proc.Target       // for Tracing: who is to be traced
+}
+
+// Ending says how the process ends, in words: "exit 3", "killed by SIGSEGV".
+func (e *Event) Ending() string {
+	if e.Status.Signaled() {
+		return "killed by " + unix.SignalName(e.Status.Signal())
+	}
+	return fmt.Sprintf("exit %d", e.Status.ExitStatus())
 }
 
 // familyOptions apply to every thread of a family. No option that kills is
@@ -185,7 +193,7 @@ func (f *Family) Threads(t *proc.Target) ([]Thread, error) {
 }
 
 // Kill sends a signal to the program itself, unless it has ended.
-func (f *Family) Kill(sig unix.Signal) error {
+func (f *Family) Kill(sig syscall.Signal) error {
 	var err error
 	f.tracer.do(func() {
 		if f.members[f.first] != nil { // else its number may be another's

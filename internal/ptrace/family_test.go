@@ -2,10 +2,9 @@ package ptrace
 
 import (
 	"os"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // command starts a shell command under a family.
@@ -28,7 +27,7 @@ func command(t *testing.T, script string) *Family {
 func TestFamily(t *testing.T) {
 	f := command(t, "/bin/true; (exit 3); /bin/false & wait; sh -c 'kill -SEGV $$'; exit 7")
 	var moments []Moment
-	status := map[int]unix.WaitStatus{}
+	status := map[int]syscall.WaitStatus{}
 	deadline := time.After(20 * time.Second)
 	for open := true; open; {
 		select {

@@ -354,7 +354,7 @@ func (f *Family) gather() {
 		}
 		if all {
 			m.said = true
-			f.say(Event{Moment: Exiting, Target: m.target, Status: m.status})
+			f.say(Event{Moment: Exiting, Target: m.target, Status: syscall.WaitStatus(m.status)})
 		}
 	}
 }
@@ -384,7 +384,7 @@ func (f *Family) ended(tr *tracee, status unix.WaitStatus) {
 		}
 	}
 	delete(f.members, pid)
-	f.say(Event{Moment: Ended, Target: m.target, Status: status})
+	f.say(Event{Moment: Ended, Target: m.target, Status: syscall.WaitStatus(status)})
 }
 
 // park makes a thread that stands at a signal go to an event stop, from which
