@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"stanch/internal/leak"
@@ -28,8 +29,12 @@ var Pools = &Detector{
 	Run:  func(p *Pass) { unreleased(p, leak.KindPool) },
 }
 
-// The most sites of a kind that are reported one by one.
-const maxUnreleased = 5
+// The most sites of a kind that are reported one by one, and how many mappings
+// of a line are reported without being asked for.
+const (
+	maxUnreleased = 5
+	leastMappings = 2
+)
 
 // unreleased reports by site what is held at the exit, as a note: much is meant
 // to be held as long as the program lives, and nobody looked for pointers to
@@ -37,6 +42,10 @@ const maxUnreleased = 5
 func unreleased(p *Pass, kind leak.Kind) {
 	sites := holdings(p, kind)
 	if p.Proc.Ended() {
+		// A line that maps once, and for good, is how programs keep memory.
+		if kind == leak.KindMapping && !p.Config.Reachable {
+			sites = slices.DeleteFunc(sites, func(h *holding) bool { return h.n < leastMappings })
+		}
 		for _, h := range most(sites, maxUnreleased) {
 			f := h.finding()
 			f.Title = fmt.Sprintf("%s from %s %s", f.What, h.who(), unreleasedWords[kind])
