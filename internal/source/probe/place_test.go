@@ -44,6 +44,7 @@ func TestExactMemory(t *testing.T) {
 	o := options()
 	o.Exact = true
 	tr := place(t, prog, o)
+	tr.watching()
 	occupied := func() float64 {
 		tr.look()
 		return tr.seen.gauges[leak.GaugeProbeBytes]
@@ -81,6 +82,7 @@ func TestExactFull(t *testing.T) {
 	o := options()
 	o.Exact, o.MaxMemory = true, 16<<20
 	tr := place(t, prog, o)
+	tr.watching()
 	prog.Ask("fill 600000 40", "ok")
 	tr.look()
 	held := len(tr.books())
