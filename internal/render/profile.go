@@ -81,9 +81,13 @@ func ProfileText(w io.Writer, p *leak.Profile) error {
 func recorded(p *leak.Profile) string {
 	r := &p.Recorded
 	s := together(seconds(p.Observed.DurationS)) + ": "
+	except := ""
+	if len(p.Gaps) > 0 {
+		except = ", but for what was not seen (below)"
+	}
 	switch r.Mode {
 	case leak.RecordExact:
-		s += "every block, with its stack"
+		s += "every block, with its stack" + except
 	case leak.RecordSizes:
 		var sizes []string
 		for _, z := range r.Sizes {
@@ -93,7 +97,7 @@ func recorded(p *leak.Profile) string {
 				sizes = append(sizes, together(leak.FormatCount(z.Min)+" to "+leak.FormatCount(z.Max)))
 			}
 		}
-		s += "every block of " + strings.Join(sizes, " or ") + " bytes, with its stack; no other"
+		s += "every block of " + strings.Join(sizes, " or ") + " bytes, with its stack" + except + "; no other"
 	default:
 		s += fmt.Sprintf("a sample, about one block for each %s KiB allocated; the numbers are estimates", leak.FormatCount(r.SampleBytes>>10))
 	}
