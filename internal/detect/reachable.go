@@ -78,7 +78,6 @@ type holding struct {
 	n, bytes float64
 	min, max uint64
 	exact    bool
-	most     float64
 	thirds   [3]uint64
 	others   int // how many sites are in it, when it is the rest
 }
@@ -97,7 +96,10 @@ func holdings(p *Pass, kind leak.Kind) []*holding {
 		key := ""
 		s := p.names.stack(l.Stack)
 		if s != nil {
-			key = s.key
+			// Several instructions of one line are one site.
+			if key = linesOf(s.stack, s.line); key == "" {
+				key = s.key
+			}
 		}
 		if !asked(p, kind, l.Stack, s) {
 			continue
@@ -115,8 +117,8 @@ func holdings(p *Pass, kind leak.Kind) []*holding {
 		for j := range h.thirds {
 			h.thirds[j] += l.Thirds[j]
 		}
-		if bytes > h.most {
-			h.most, h.site = bytes, s
+		if s != nil && s.key < h.site.key {
+			h.site = s
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *holding) int {
