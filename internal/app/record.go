@@ -164,6 +164,7 @@ type recorder struct {
 	plan  leak.Recorded
 	file  *recording // nil without -o x.rec
 	probe *probe.Probe
+	stops int // of the target by the probe that are charged already
 }
 
 func (a *app) runRecord(ctx context.Context, t *proc.Target, f *recordFlags) error {
@@ -201,7 +202,7 @@ func (r *recorder) place(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("place the probe in %s: %w", r.name(), err)
 	}
-	r.pauses(0)
+	r.pauses()
 	for _, n := range r.probe.Placement().Notes {
 		r.note("%s", n)
 	}
@@ -239,19 +240,20 @@ func (r *recorder) watchAll(ctx context.Context) {
 	r.plan.Removed = r.removed
 }
 
-// pauses charges the stops of the probe's placement or removal, from the given
-// one on.
-func (r *recorder) pauses(from int) {
-	for _, p := range r.probe.Placement().Pauses[from:] {
+// pauses charges the stops of the probe since the last time: its placement, a
+// change of what it does, its removal.
+func (r *recorder) pauses() {
+	all := r.probe.Placement().Pauses
+	for _, p := range all[r.stops:] {
 		r.sink.Gauge(leak.Gauge{At: r.clock.Now(), Proc: r.target.ID, Name: leak.GaugePause, Value: p.Seconds()})
 	}
+	r.stops = len(all)
 }
 
 // remove takes the probe out again.
 func (r *recorder) remove(ctx context.Context) {
-	placed := len(r.probe.Placement().Pauses)
 	err := patiently(ctx, func() error { return r.probe.Remove(ctx) })
-	r.pauses(placed)
+	r.pauses()
 	removed := err == nil || errors.Is(err, proc.ErrGone)
 	r.removed = &removed
 	if !removed {
