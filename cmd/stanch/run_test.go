@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"stanch/internal/fixture"
 	"stanch/internal/leak"
@@ -135,7 +136,7 @@ func TestRunBusy(t *testing.T) {
 func TestRunPassesThrough(t *testing.T) {
 	t.Parallel()
 	o, _ := ranAs(t, func(c *exec.Cmd) { c.Stdin = strings.NewReader("one\ntwo\n") }, "--", fixture.Build(t, "runme"), "copy")
-	if o.code != 0 || o.out != "one\ntwo\n" || o.err != "" {
+	if o.code != 0 || o.out != "one\ntwo\n" || strings.Count(o.err, "\n") != 1 || !strings.Contains(o.err, "stanch report report.json") {
 		t.Errorf("exit code %d, standard output %q, standard error %q", o.code, o.out, o.err)
 	}
 }
@@ -152,6 +153,79 @@ func TestRunSignals(t *testing.T) {
 		if o := s.wait(); o.code != 128+int(sig) || !strings.Contains(o.err, "LEAK  2 blocks") {
 			t.Errorf("%v: exit code %d\n%s", sig, o.code, o.err)
 		}
+	}
+}
+
+// TestRunChecks: a program that goes on is looked at while it runs, and only what
+// is new is said.
+func TestRunChecks(t *testing.T) {
+	t.Parallel()
+	s := begin(t, "run", "--check-every", "5s", "--", fixture.Build(t, "runme"), "lose", "3", "100", "sleep", "8000", "lose", "2", "50", "sleep", "100000")
+	s.await("new since")
+	s.await("3 blocks, 300 bytes")
+	s.await("new since")
+	s.await("5 blocks, 400 bytes")
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if o := s.wait(); o.code != 128+15 || strings.Count(o.err, "new since") != 2 || strings.Count(o.err, "LEAK") != 3 {
+		t.Errorf("exit code %d\n%s", o.code, o.err)
+	}
+}
+
+// TestRunKilled: a stanch that is killed leaves the report as it stood, and a
+// program that runs on.
+func TestRunKilled(t *testing.T) {
+	t.Parallel()
+	exe := fixture.Build(t, "runme")
+	file := filepath.Join(t.TempDir(), "report.json")
+	done := filepath.Join(t.TempDir(), "done")
+	s := begin(t, "run", "--save-every", "1s", "-o", file, "--", "sh", "-c",
+		fmt.Sprintf("%s lose 4 100; %s lose 2 50 warn there sleep 4000 lose 1 1 && touch %s", exe, exe, done))
+	s.await("there")
+	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is saved")
+		}
+	}
+	s.kill()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &leak.Report{}
+	if err := json.Unmarshal(text, r); err != nil {
+		t.Fatal(err)
+	}
+	if got := leaks(r)["lose"][0]; got != 4 {
+		t.Errorf("the report holds %d lost blocks:\n%s", got, text)
+	}
+	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(done); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the program does not run on")
+		}
+	}
+}
+
+// TestRunDebugger: a debugger among the programs works as ever; what it traces is
+// not checked.
+func TestRunDebugger(t *testing.T) {
+	t.Parallel()
+	o, r := ran(t, "--fail-on", "none", "--", fixture.Package(t, "gdb"), "-nx", "-q", "-batch", "-ex", "run", "-ex", "bt", "--args", fixture.Build(t, "runme"), "lose", "2", "50", "abort")
+	if o.code != 0 || !strings.Contains(o.out, "SIGABRT") || !strings.Contains(o.out, "perform (") {
+		t.Errorf("exit code %d\n%s%s", o.code, o.out, o.err)
+	}
+	if leaks(r)["lose"][0] != 0 {
+		t.Errorf("a traced program was checked: %v", leaks(r))
+	}
+	if notes := strings.Join(r.Notes, "\n"); !strings.Contains(notes, "traced by a program of the run") {
+		t.Errorf("the notes do not say so: %s", notes)
 	}
 }
 
@@ -225,7 +299,7 @@ func TestRunUnprivileged(t *testing.T) {
 	}
 	o := beginAs(t, asNobody, "run", "--", exe, "lose", "3", "50", "fork", "lose", "2", "50").wait()
 	o.wantCode(t, 3)
-	if !strings.Contains(o.err, "LEAK  3 blocks") || !strings.Contains(o.err, "LEAK  2 blocks") {
+	if !strings.Contains(o.err, "LEAK  5 blocks") {
 		t.Errorf("the report lacks something:\n%s", o.err)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -39,6 +41,8 @@ type runFlags struct {
 	sampleBytes  bytesFlag
 	maxOverhead  float64
 	reachable    bool
+	checkEvery   time.Duration
+	saveEvery    time.Duration
 }
 
 func (a *app) run() *cobra.Command {
@@ -77,6 +81,8 @@ found, else 0; 125 when stanch failed, 126 and 127 when the program could not be
 	fl.IntVar(&f.leakExitCode, "leak-exit-code", ExitFound, "the exit code when something was found and the program's own is 0")
 	fl.Float64Var(&f.maxOverhead, "max-overhead", 0, "the most CPU the probe may use, in percent of the program's own; 0 for no limit")
 	fl.BoolVar(&f.reachable, "reachable", false, "also list the blocks that were still reachable at the exit")
+	fl.DurationVar(&f.checkEvery, "check-every", 0, "also look while it runs, so often, and say what is lost since the look before")
+	fl.DurationVar(&f.saveEvery, "save-every", 60*time.Second, "write the report as it stands to the file of -o so often, so that little is lost when stanch is killed; 0 for never")
 	fl.BoolVar(&f.look.showContents, "show-contents", false, "show the first bytes of lost blocks (they may hold secrets)")
 	f.sampleBytes = 512 << 10
 	fl.Var(&f.sampleBytes, "sample-bytes", "with --mode sample: mean distance of samples in allocated bytes; K, M, G allowed")
@@ -89,6 +95,10 @@ func (f *runFlags) check() error {
 		return usagef("--mode is exact or sample, not %q", f.mode)
 	case f.leakExitCode < 0 || f.leakExitCode > 255:
 		return usagef("--leak-exit-code is 0 to 255, not %d", f.leakExitCode)
+	case f.checkEvery != 0 && f.checkEvery < leastCheck:
+		return usagef("--check-every is %v; it takes two snapshots at least a second apart, so 5s is the least", f.checkEvery)
+	case f.saveEvery < 0:
+		return usagef("--save-every takes a time such as 60s, not %v", f.saveEvery)
 	case f.maxOverhead < 0:
 		return usagef("--max-overhead is a percentage, or 0 for no limit, not %g", f.maxOverhead)
 	case f.sampleBytes < 4<<10:
@@ -113,7 +123,10 @@ func (a *app) runProgram(ctx context.Context, args []string, f *runFlags) error 
 	r := newRun(family, f)
 	stop := r.forward()
 	defer stop()
-	status := r.follow(context.WithoutCancel(ctx))
+	ctx = context.WithoutCancel(ctx) // a signal is the program's to take
+	meanwhile := background(ctx, func(ctx context.Context) error { a.meanwhile(ctx, r); return nil })
+	status := r.follow(ctx)
+	_ = meanwhile.end()
 	report := r.report()
 	if err := a.deliver(report, &f.look.out); err != nil {
 		return codeError{exitRunFault, err}
@@ -148,7 +161,13 @@ func cannotStart(name string, err error) error {
 // deliver writes the report of a run: standard output is the program's.
 func (a *app) deliver(r *leak.Report, out *output) error {
 	r.Normalize()
-	return out.write(a.std.Err, r)
+	if err := out.write(a.std.Err, r); err != nil {
+		return err
+	}
+	if filepath.Ext(out.file) == ".json" {
+		fmt.Fprintf(a.std.Err, "stanch: send %s, and on any machine: stanch report %s\n", out.file, filepath.Base(out.file))
+	}
+	return nil
 }
 
 // run is one program under observation, with all that it starts.
@@ -175,6 +194,10 @@ type program struct {
 	probed *task
 	placed chan struct{} // closed once it is decided whether there is a probe
 	forked bool          // it has a copy of its parent's memory
+
+	looking sync.Mutex        // held during a look
+	over    bool              // it has been concluded
+	told    map[string]uint64 // blocks that were said to be lost, by the finding's key
 }
 
 func newRun(family *ptrace.Family, f *runFlags) *run {
@@ -244,8 +267,9 @@ func (r *run) add(t *proc.Target) *program {
 	o := &observation{
 		target: t, clock: r.clock, lock: r.lock, books: r.books, sink: r.sink, one: true,
 		atlas: r.atlas.Beside(t.BuildID), subject: subjectOf(t, r.clock),
-		progress: newProgress(nil, true), budget: &budget{max: runPause}, show: r.flags.look.showContents,
+		progress: newProgress(io.Discard, true), budget: &budget{max: runPause}, show: r.flags.look.showContents,
 	}
+	o.program, _ = t.ExecID() // that of a process that is killed just now does not matter
 	p := &program{observation: o, placed: make(chan struct{})}
 	r.mu.Lock()
 	r.programs[t.ID] = p
@@ -331,6 +355,9 @@ func (r *run) replaced(e ptrace.Event) {
 	// The new program has the same identity: all of the old one must be
 	// forgotten before anything is said of the new.
 	p.quit()
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	p.over = true
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	r.books.Forget(e.Target.ID)
@@ -377,6 +404,8 @@ func (r *run) exiting(ctx context.Context, e ptrace.Event) {
 	r.working.Go(func() {
 		defer r.resume(e.Target)
 		p.quit()
+		p.looking.Lock()
+		defer p.looking.Unlock()
 		p.ending = e.Ending()
 		if err := r.lastLook(ctx, p); err != nil {
 			r.unseen(p, fmt.Sprintf("not looked into at its exit: %v", err))
@@ -473,6 +502,7 @@ func (r *run) conclude(p *program) {
 	c := r.flags.look.config()
 	c.Reachable = r.flags.reachable
 	report := p.conclude(c)
+	p.over = true
 	r.lock.Lock()
 	r.books.Forget(p.target.ID)
 	r.lock.Unlock()
@@ -482,11 +512,11 @@ func (r *run) conclude(p *program) {
 	r.reports = append(r.reports, report)
 }
 
-// report is that of all processes.
-func (r *run) report() *leak.Report {
+// report is that of all processes that have ended; more are reports of others.
+func (r *run) report(more ...*leak.Report) *leak.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	whole := detect.Join(r.reports...)
+	whole := detect.Join(append(more, r.reports...)...)
 	whole.Observed.Start = r.clock.Wall
 	whole.Observed.DurationS = r.clock.Now().Seconds()
 	return whole

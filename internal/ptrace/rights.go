@@ -12,6 +12,9 @@ import (
 
 // refuse looks, from outside, whether t can be traced at all.
 func refuse(t *proc.Target) error {
+	if following(t.ID) != nil {
+		return nil // it is traced by this very stanch
+	}
 	if t.ID.PID == os.Getpid() {
 		return fmt.Errorf("pid %d is stanch itself: %w", t.ID.PID, proc.ErrUnsupported)
 	}

@@ -29,10 +29,8 @@ func Start(ctx context.Context, t *proc.Target, o Options) (*Stop, error) {
 // start is Start for all threads, or for only one of them when that is not 0.
 func start(ctx context.Context, t *proc.Target, o Options, only int) (*Stop, error) {
 	family := following(t.ID)
-	if family == nil {
-		if err := refuse(t); err != nil {
-			return nil, err
-		}
+	if err := refuse(t); err != nil {
+		return nil, err
 	}
 	l, err := outlookOf(t, only == 0)
 	if err != nil {
