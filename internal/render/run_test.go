@@ -102,6 +102,7 @@ func runs() map[string]*leak.Report {
 		"run_killed":    {Targets: []leak.ReportTarget{killed}, Findings: []leak.Finding{held, rest}, Observed: cost},
 		"run_unseen":    {Targets: []leak.ReportTarget{unseen(1, 9, "sudo", "exit 0", leak.GapPrivileged)}, Observed: cost},
 		"run_many":      many,
+		"run_none":      {Observed: leak.Observed{Start: start}, Notes: []string{"the program ended before it could be followed"}},
 		"run_all_clean": {Targets: quiet, Observed: cost},
 		"run_held": {Targets: []leak.ReportTarget{clean}, Observed: cost, Findings: []leak.Finding{
 			note("heap.reachable", "memory", "48-byte blocks", "48-byte blocks from keep_table were still reachable at the exit", 5, 240),

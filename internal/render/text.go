@@ -22,6 +22,9 @@ func Text(w io.Writer, r *leak.Report) error {
 	r.Normalize()
 	var b strings.Builder
 	all := sections(r)
+	if len(all) == 0 {
+		wrap(&b, "", "nothing was examined")
+	}
 	var silent []*leak.ReportTarget
 	said := 0
 	for _, sec := range all {
