@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,9 +51,15 @@ whichever know more.`,
 		},
 	}
 	f.look.out.flags(cmd)
-	cmd.Flags().Lookup("format").Usage = "text or json, or pprof for a recording of allocations; without it, what the extension of -o says, else text"
 	f.look.detectFlags(cmd)
 	f.show.flags(cmd, "")
+	for name, usage := range map[string]string{
+		"format": "text or json, or pprof for a recording of allocations; without it, what the extension of -o says, else text",
+		"sort":   "of a recording of allocations: order the sites by bytes, count, age or growth; as it was recorded without it",
+		"site":   `of a recording of allocations: show only stacks that go through this function (repeatable), "" for all`,
+	} {
+		cmd.Flags().Lookup(name).Usage = usage
+	}
 	return cmd
 }
 
@@ -154,7 +161,7 @@ func (a *app) replay(name string, data []byte, f *reportFlags) (*leak.Report, *l
 		plan.Sort = f.show.sort
 	}
 	if len(f.show.through) > 0 {
-		plan.Through = f.show.through
+		plan.Through = slices.DeleteFunc(f.show.through, func(s string) bool { return s == "" })
 	}
 	o.removed = plan.Removed
 	f.show.wrappers = f.look.wrappers
