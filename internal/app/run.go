@@ -238,6 +238,8 @@ func (r *run) follow(ctx context.Context) (status syscall.WaitStatus) {
 			r.ready(ctx, e)
 		case ptrace.Born:
 			r.born(ctx, e)
+		case ptrace.Loaded:
+			r.loaded(ctx, e)
 		case ptrace.Replaced:
 			r.replaced(e)
 		case ptrace.Exiting:
@@ -340,6 +342,21 @@ func (r *run) born(ctx context.Context, e ptrace.Event) {
 	p := r.add(e.Target)
 	p.forked = true
 	r.place(ctx, p, false)
+}
+
+// loaded tells the probe of libraries that came or went.
+func (r *run) loaded(ctx context.Context, e ptrace.Event) {
+	p := r.program(e.Target.ID)
+	if p == nil || p.probe == nil {
+		r.resume(e.Target)
+		return
+	}
+	r.working.Go(func() {
+		defer r.resume(e.Target)
+		if err := p.probe.Reload(ctx, r.sink); err != nil {
+			p.note("stacks through libraries that were loaded later may be cut: %v", err)
+		}
+	})
 }
 
 // replaced ends the observation of a program that executed another one. What

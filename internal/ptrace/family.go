@@ -63,6 +63,9 @@ const (
 	// code has run, no initializer either. A static program stands at its
 	// entry point.
 	Ready
+	// Loaded: it has loaded further libraries, or unloaded some (dlopen,
+	// dlclose), and has not run their initializers.
+	Loaded
 	// Replaced: it has started another program; the one before is gone, with
 	// its memory. It does not stand still: Ready follows.
 	Replaced

@@ -236,7 +236,10 @@ func (f *Family) multiplied(tr *tracee, event int) {
 		f.tracees[child] = &tracee{tid: child, of: m}
 	}
 	m.shares = event != unix.PTRACE_EVENT_FORK
-	m.traps = append([]*trap(nil), tr.of.traps...)
+	for _, t := range tr.of.traps {
+		own := *t
+		m.traps = append(m.traps, &own)
+	}
 	f.tracees[child].born = true
 }
 

@@ -22,7 +22,9 @@ type trap struct {
 	at     uint64
 	old    byte
 	rdebug uint64 // struct r_debug of link.h; zero where there is none
+	empty  bool   // at _dl_debug_state, which does nothing but return
 	traces bool   // at libc's ptrace
+	passed bool   // the program is loaded: what comes now are dlopen and dlclose
 }
 
 const breakpointInsn = 0xcc // int3
@@ -74,7 +76,7 @@ func (f *Family) aim(m *member) (*trap, error) {
 	if s.debugState == 0 {
 		return nil, fmt.Errorf("the dynamic loader %s has no _dl_debug_state, so that the moment before the first initializer cannot be told: %w", ld.Path, proc.ErrUnsupported)
 	}
-	p := &trap{at: base + s.debugState}
+	p := &trap{at: base + s.debugState, empty: true}
 	if s.rdebug != 0 {
 		p.rdebug = base + s.rdebug
 	}
@@ -182,7 +184,8 @@ func (f *Family) trapped(tr *tracee) bool {
 	r.Rip = t.at
 	if !t.traces && !t.loaded(tr.tid) {
 		// Not yet: the function does nothing but return.
-		t.pass(tr.tid, r)
+		t.leave(tr.tid, r)
+		_ = cont(tr.tid, 0)
 		return true
 	}
 	if setRegs(tr.tid, &r) != nil {
@@ -192,9 +195,23 @@ func (f *Family) trapped(tr *tracee) bool {
 		f.callsPtrace(tr, t, &r)
 		return true
 	}
-	m.clear(tr.tid)
+	if t.passed {
+		if t.leave(tr.tid, r) {
+			f.park(tr, Event{Moment: Loaded, Target: m.target})
+		}
+		return true
+	}
+	e := Event{Moment: Ready, Target: m.target}
+	if t.empty {
+		t.passed = true
+		if !t.leave(tr.tid, r) {
+			return true
+		}
+	} else {
+		m.clear(tr.tid)
+	}
 	f.guardTracing(m, tr.tid)
-	f.park(tr, Event{Moment: Ready, Target: m.target})
+	f.park(tr, e)
 	return true
 }
 
@@ -276,15 +293,16 @@ func (t *trap) loaded(tid int) bool {
 	return err != nil || uint32(state) == 0
 }
 
-// pass returns from the function without running it: it is empty.
-func (t *trap) pass(tid int, r unix.PtraceRegs) {
+// leave returns from the function without running it: it is empty. False when
+// the thread was killed.
+func (t *trap) leave(tid int, r unix.PtraceRegs) bool {
 	to, err := peek(tid, r.Rsp)
-	if err == nil {
-		r.Rip = to
-		r.Rsp += 8
-		_ = setRegs(tid, &r)
+	if err != nil {
+		return false
 	}
-	_ = cont(tid, 0)
+	r.Rip = to
+	r.Rsp += 8
+	return setRegs(tid, &r) == nil
 }
 
 // peek reads a word of a stopped thread's memory.
