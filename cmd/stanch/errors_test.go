@@ -30,7 +30,7 @@ func TestNoSuchProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := strconv.Itoa(cmd.ProcessState.Pid())
-	for _, command := range [][]string{{"scan", gone}, {"diagnose", gone}, {"detach", gone}, {"scan", "--dry-run", gone}, {"doctor", gone}} {
+	for _, command := range [][]string{{"scan", gone}, {"diagnose", gone}, {"record", gone}, {"detach", gone}, {"scan", "--dry-run", gone}, {"doctor", gone}} {
 		stanch(t, command...).wantLine(t, 1, "no process has the PID "+gone)
 	}
 	stanch(t, "scan", "no-such-process-name").wantLine(t, 1, `"no-such-process-name"`)
@@ -207,7 +207,7 @@ func TestThirtyTwoBit(t *testing.T) {
 		}
 		_ = cmd.Wait() // killed
 	}()
-	for _, command := range [][]string{{"scan"}, {"diagnose"}, {"detach"}} {
+	for _, command := range [][]string{{"scan"}, {"diagnose"}, {"record"}, {"detach"}} {
 		stanch(t, append(command, strconv.Itoa(cmd.Process.Pid))...).wantLine(t, 1, "32-bit")
 	}
 }
@@ -243,7 +243,7 @@ func TestAlreadyTraced(t *testing.T) {
 	t.Parallel()
 	p := fixture.Start(t, compile(t, "shifty.c"))
 	tracer := fixture.StartCmd(t, &exec.Cmd{Path: command(t, tracerCommand), Args: []string{tracerCommand, pid(p)}})
-	for _, command := range [][]string{{"scan"}, {"diagnose", "--for", "2s"}, {"detach"}} {
+	for _, command := range [][]string{{"scan"}, {"diagnose", "--for", "2s"}, {"record", "--for", "2s"}, {"detach"}} {
 		stanch(t, append(command, pid(p))...).wantLine(t, 1, "already traced by "+tracerCommand, "["+pid(tracer)+"]")
 	}
 	o := stanch(t, "scan", "--dry-run", pid(p))
@@ -282,7 +282,7 @@ func TestSecondStanch(t *testing.T) {
 	p.Ask("leak 50", "ok")
 	first := begin(t, "diagnose", roomy, "--for", "20s", pid(p))
 	first.await("watching")
-	for _, command := range [][]string{{"scan"}, {"diagnose", "--for", "2s"}, {"detach"}} {
+	for _, command := range [][]string{{"scan"}, {"diagnose", "--for", "2s"}, {"record", "--for", "2s"}, {"detach"}} {
 		stanch(t, append(command, pid(p))...).wantLine(t, 1, "another stanch", pid(p))
 	}
 	// The user has seen enough: Ctrl-C ends it with what there is.
@@ -346,7 +346,7 @@ func TestNotPermitted(t *testing.T) {
 		c.Path, c.Dir = exe, "/"
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
-	for _, command := range [][]string{{"scan"}, {"diagnose", "--for", "2s"}, {"detach"}} {
+	for _, command := range [][]string{{"scan"}, {"diagnose", "--for", "2s"}, {"record", "--for", "2s"}, {"detach"}} {
 		beginAs(t, asNobody, append(command, pid(p))...).wait().wantLine(t, 1, "runs as root", "uid 65534", "sudo stanch")
 	}
 	untouched(t, p.PID(), before)
