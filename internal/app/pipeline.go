@@ -30,6 +30,7 @@ type observation struct {
 	lock     *sync.Mutex // of books, while sources say to them
 	books    *ledger.Ledger
 	one      bool      // the books hold other processes too
+	unheld   bool      // nobody asks who holds what is reachable, and naming the variables takes long
 	sink     leak.Sink // the books and, when recording, the file
 	atlas    *leak.Atlas
 	progress *progress
@@ -380,7 +381,9 @@ func (o *observation) describe(id int, view *ledger.View, p *ledger.Process, c d
 	}
 	t.Ended = o.ending
 	t.LostDirect, t.LostIndirect, t.StillReachable = detect.Totals(p)
-	t.Held = detect.Holders(view, p, c, maxHeld)
+	if !o.unheld {
+		t.Held = detect.Holders(view, p, c, maxHeld)
+	}
 	return t
 }
 

@@ -267,7 +267,7 @@ func (r *run) program(id leak.ProcID) *program {
 // add notes a new program.
 func (r *run) add(t *proc.Target) *program {
 	o := &observation{
-		target: t, clock: r.clock, lock: r.lock, books: r.books, sink: r.sink, one: true,
+		target: t, clock: r.clock, lock: r.lock, books: r.books, sink: r.sink, one: true, unheld: !r.flags.reachable,
 		atlas: r.atlas.Beside(t.BuildID), subject: subjectOf(t, r.clock),
 		progress: newProgress(io.Discard, true), budget: &budget{max: runPause}, show: r.flags.look.showContents,
 	}
