@@ -194,21 +194,23 @@ static u32 stack_once(const struct frame *f, struct books *b, struct slot *s, u6
   return stack;
 }
 
+static bool within(u64 a, const u64 *lo, const u64 *hi) { return a >= load(lo) && a < load(hi); }
+
 /* Whether this release is part of one that was just noted: an operator delete
- * that calls free, or goes on to it. */
+ * that goes on to free. */
 static bool continued(const struct frame *f, const struct slot *s) {
-  u64 sp = stack_pointer(f), from = load((const u64 *)sp);
-  if (f->rdi != s->freed_key || sp > s->freed_sp || s->freed_sp - sp >= 1000) return false;
-  if (sp == s->freed_sp) return (f->info & 0xff) != s->freed_hook;
-  return from >= load(&near.state.alloc_lo) && from < load(&near.state.alloc_hi);
+  u64 sp = stack_pointer(f);
+  return f->rdi == s->freed_key && sp == s->freed_sp && (f->info & 0xff) != s->freed_hook;
 }
 
 /* The block at rdi is given back and has no record. Nothing is said when
- * blocks may have been missed. */
+ * blocks may have been missed, nor of what the allocator gives back itself:
+ * glibc frees a thread's cache, which no function that is hooked has made. */
 static void unknown(const struct frame *f, struct books *b, struct slot *s, u64 fs) {
   const struct state *st = &near.state;
   if (!load(&st->from_start) || !s || f->rdi == 0 || load(&b->lost_live) || load(&st->no_slot) || continued(f, s))
     return;
+  if (within(load((const u64 *)stack_pointer(f)), &st->alloc_lo, &st->alloc_hi)) return;
   struct freed was;
   struct event e = {.kind = EVENT_INVALID, .at = f->rdi, .thread = fs, .time = load(&st->now)};
   if (freed_look(b, f->rdi, &was)) {
@@ -306,8 +308,6 @@ static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs)
   set_busy(s, fs, sp);
   return f->watch;
 }
-
-static bool within(u64 a, const u64 *lo, const u64 *hi) { return a >= load(lo) && a < load(hi); }
 
 static u64 tell(const struct frame *f, struct slot *s, struct event e) {
   struct books *b = (struct books *)load(&near.state.books);

@@ -130,7 +130,7 @@ struct state {
   u64 no_slot;    /* calls of threads that found no slot */
   u32 from_start; /* every block was seen: a release of another is invalid */
   u32 _from;
-  u64 alloc_lo, alloc_hi; /* the allocator's code */
+  u64 alloc_lo, alloc_hi; /* the allocator's code; what it gives back and maps is its own matter */
   u64 libc_lo, libc_hi;   /* libc's: what it maps for itself is left out */
   struct {
     u64 min, max;

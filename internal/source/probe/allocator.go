@@ -43,6 +43,7 @@ type allocator struct {
 	names map[string]uint64 // of functions in hooks.def: runtime address
 	sizes map[uint64]uint64 // of functions, by address
 	slots map[uint64]string // words of the procedure linkage table, by address: which function
+	ends  region            // the function of glibc that gives back what threads had, by itself
 	label string            // what title gave
 	key   *allocatorKey     // under which the plan is to be kept
 	known *known1           // what an earlier plan tells; file is nil then
@@ -140,6 +141,9 @@ func (a *allocator) collect(symbols []elf.Symbol) {
 	}
 	a.names, a.sizes = map[string]uint64{}, map[uint64]uint64{}
 	for _, s := range symbols {
+		if s.Name == "__malloc_arena_thread_freeres" && s.Size > 0 {
+			a.ends = region{s.Value + a.bias, s.Size}
+		}
 		// STT_GNU_IFUNC is left out: its address is that of a chooser.
 		if !want[s.Name] || s.Section == elf.SHN_UNDEF || elf.ST_TYPE(s.Info) != elf.STT_FUNC {
 			continue

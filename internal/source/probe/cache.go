@@ -162,6 +162,9 @@ func (a *allocator) move(by uint64) {
 		slots[at+by] = name
 	}
 	a.names, a.sizes, a.slots = names, sizes, slots
+	if a.ends.size > 0 {
+		a.ends.start += by
+	}
 }
 
 // rebased is the site with by added to its addresses.

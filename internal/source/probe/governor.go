@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -120,12 +121,82 @@ func (p *Probe) govern(ctx context.Context, sink leak.Sink) error {
 	return p.lessen(ctx, sink, 100*hooks/target, slow > hooks/2)
 }
 
-// lessen takes one step: a longer sampling interval, then one aimed size less,
+// sampleOnly goes from exact recording to sampling. The blocks that are recorded
+// stay so, which the filter has to tell the fast paths from now on.
+func (p *Probe) sampleOnly(ctx context.Context) error {
+	stops := &pauses{t: p.t, max: p.o.MaxPause}
+	err := stops.patiently(ctx, func(h held) error {
+		if err := p.nobodyInside(h); err != nil {
+			return err
+		}
+		head, err := p.bookHead(h)
+		if err != nil {
+			return err
+		}
+		filter := make([]byte, filterLarge)
+		err = p.blocks(h, head, func(b block) {
+			if cell := &filter[b.addr>>4&(filterLarge-1)]; *cell < 128 {
+				*cell++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		p.o.Exact, p.o.NoSampling, p.o.Aim, p.complete = false, false, leak.Aim{}, false
+		p.books.means = p.means()
+		gen, err := get32(h, p.state(wStateGen))
+		if err != nil {
+			return err
+		}
+		// Hooks inside of an original keep out: they see another gen.
+		return errors.Join(h.put(p.near().start+wNearFilter, filter), put64(h, p.state(wStateMean), p.books.means...),
+			put32(h, p.state(wStateFromStart), 0), put32(h, p.state(wStateExact), 0), put64(h, p.state(wStateFilterMask), filterLarge-1),
+			put32(h, p.state(wStateGen), gen+2), p.putAimIn(h, leak.Aim{}), p.drawIntervals(h))
+	})
+	p.info.Pauses = append(p.info.Pauses, stops.took...)
+	return err
+}
+
+// drawIntervals gives each thread a distance to its first sample; the hooks
+// draw those that follow.
+func (p *Probe) drawIntervals(h held) error {
+	slots, err := p.slots(h)
+	if err != nil {
+		return err
+	}
+	for i := range uint64(wSlots) {
+		if order.Uint64(slots[i*wSlotSize+wSlotOwner:]) == 0 {
+			continue
+		}
+		counter := uint64(rand.ExpFloat64() * float64(p.books.means[0]))
+		if err := put64(h, p.near().start+wNearSlot+i*wSlotSize+wSlotCounter, counter); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lessen takes one step: from exact to sampled; a longer sampling interval, then one aimed size less,
 // when the slow paths are what costs; else the hooks of allocations go, at last
 // all.
 func (p *Probe) lessen(ctx context.Context, sink leak.Sink, percent float64, slow bool) error {
 	limit := 100 * p.o.MaxOverhead
 	c := &p.watch.cost
+	if p.o.Exact {
+		err := p.sampleOnly(ctx)
+		if err == nil {
+			p.gap(sink, fmt.Sprintf("the probe used %.1f %% of the target's CPU, above %.1f %%: from here on it records one block in about %d KiB of them; what is allocated from now on is estimated, a small leak may not show, and invalid releases are not told",
+				percent, limit, p.o.SampleBytes>>10), 0)
+			return nil
+		}
+		if !errors.Is(err, ErrBusy) && !errors.Is(err, ptrace.ErrPause) {
+			return err
+		}
+		// What follows misses blocks: no release is invalid for being unknown.
+		if err := put32(p.mem, p.state(wStateFromStart), 0); err != nil {
+			return err
+		}
+	}
 	if mean := p.books.means[c.mean]; slow && mean > 0 && c.mean < 5 && len(p.o.Aim.Sizes) == 0 {
 		c.mean++
 		p.gap(sink, fmt.Sprintf("the probe used %.1f %% of the target's CPU, above %.1f %%: it samples every %d KiB now", percent, limit, p.books.means[c.mean]>>10), 0)
@@ -140,7 +211,11 @@ func (p *Probe) lessen(ctx context.Context, sink leak.Sink, percent float64, slo
 		aim := leak.Aim{}
 		aim.Sizes = append(append(aim.Sizes, p.o.Aim.Sizes[:busiest]...), p.o.Aim.Sizes[busiest+1:]...)
 		p.o.Aim = aim
-		p.gap(sink, fmt.Sprintf("the probe used %.1f %% of the target's CPU, above %.1f %%: blocks of %d to %d bytes are only sampled now", percent, limit, r.Min, r.Max), 0)
+		still := "only sampled"
+		if p.o.NoSampling {
+			still = "not recorded"
+		}
+		p.gap(sink, fmt.Sprintf("the probe used %.1f %% of the target's CPU, above %.1f %%: blocks of %d to %d bytes are %s now", percent, limit, r.Min, r.Max, still), 0)
 		return p.putAim(aim)
 	}
 	if !c.deaf {

@@ -8,10 +8,14 @@ import (
 	"stanch/internal/leak"
 )
 
+// alone is a static program with room behind its code for a system call, which
+// stanch needs to map anything.
+var alone = variant{name: "static", flags: []string{"-O1", "-static"}}
+
 // fromStart places an exact probe in a program that has not allocated yet.
 func fromStart(t *testing.T, v variant) (*fixture.Proc, *trial) {
 	t.Helper()
-	prog := fixture.StartEnv(t, v.env, compile(t, "invalid.c", "-Wno-use-after-free"))
+	prog := fixture.StartEnv(t, v.env, compile(t, "invalid.c", append([]string{"-Wno-use-after-free"}, v.flags...)...))
 	o := options()
 	o.Exact, o.FromStart = true, true
 	return prog, place(t, prog, o)
@@ -30,7 +34,13 @@ func (tr *trial) invalids() []leak.Invalid {
 // TestInvalid: what is freed twice, or never was a block, is said with its
 // stacks; what is freed as it should be is not.
 func TestInvalid(t *testing.T) {
-	prog, tr := fromStart(t, glibc)
+	for _, v := range []variant{glibc, alone} {
+		t.Run(v.name, func(t *testing.T) { invalid(t, v) })
+	}
+}
+
+func invalid(t *testing.T, v variant) {
+	prog, tr := fromStart(t, v)
 	path := func(id leak.StackID) string { return strings.Join(tr.seen.names(id), " < ") }
 	one := func(command string) leak.Invalid {
 		t.Helper()
@@ -85,7 +95,7 @@ func TestInvalid(t *testing.T) {
 // TestInvalidNever: other allocators' functions call each other; none of that
 // is invalid.
 func TestInvalidNever(t *testing.T) {
-	for _, v := range []variant{glibc, jemalloc, tcmalloc} {
+	for _, v := range []variant{glibc, alone, jemalloc, tcmalloc} {
 		t.Run(v.name, func(t *testing.T) {
 			prog, tr := fromStart(t, v)
 			if v.name != glibc.name {

@@ -28,6 +28,7 @@ type Probe struct {
 	complete  bool         // every block since the start is recorded
 	before    []leak.Range // where there may be some from before
 	allocator region       // its file's place
+	inside    region       // of it, what surely is the allocator's own code
 	libc      region       // libc's, when its mmap is hooked
 
 	mu      sync.Mutex // of what follows
@@ -127,7 +128,11 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 	p.musl = a.musl
 	lo, hi := span(maps, &a.m)
 	p.allocator = region{lo, hi - lo}
-	if p.o.Exact && p.o.FromStart && len(pl.notes) == 0 {
+	p.inside = p.allocator
+	if a.exe { // the rest of the program is no allocator
+		p.inside = a.ends
+	}
+	if p.o.Exact && p.o.FromStart && len(pl.notes) == 0 && p.inside.size > 0 {
 		p.complete, p.before = true, beforeIt(v, maps)
 	}
 	if err := p.others(v, pl); err != nil {

@@ -62,8 +62,8 @@ func (p *Probe) putState() error {
 	if p.complete {
 		order.PutUint32(b[wStateFromStart:], 1)
 	}
-	order.PutUint64(b[wStateAllocLo:], p.allocator.start)
-	order.PutUint64(b[wStateAllocHi:], p.allocator.end())
+	order.PutUint64(b[wStateAllocLo:], p.inside.start)
+	order.PutUint64(b[wStateAllocHi:], p.inside.end())
 	order.PutUint64(b[wStateLibcLo:], p.libc.start)
 	order.PutUint64(b[wStateLibcHi:], p.libc.end())
 	p.books.means = p.means()

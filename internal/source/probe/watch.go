@@ -379,13 +379,18 @@ func (p *Probe) SetAim(aim leak.Aim) error {
 	if p.removed {
 		return errOff
 	}
+	if p.o.Exact {
+		return nil // everything is recorded as it is
+	}
 	p.o.Aim = aim
 	return p.putAim(aim)
 }
 
 // putAim writes the exact intervals, then the map of 16-byte classes that the
 // fast paths look at: (size + 7) / 16.
-func (p *Probe) putAim(aim leak.Aim) error {
+func (p *Probe) putAim(aim leak.Aim) error { return p.putAimIn(p.mem, aim) }
+
+func (p *Probe) putAimIn(m memory, aim leak.Aim) error {
 	ranges := aim.Sizes[:min(len(aim.Sizes), wAims)]
 	classes := make([]byte, wAimClasses)
 	var list []byte
@@ -396,6 +401,6 @@ func (p *Probe) putAim(aim leak.Aim) error {
 		}
 	}
 	at := p.near().start
-	return errors.Join(put32(p.mem, at+wStateAims, 0), p.mem.put(at+wStateAim, list),
-		put32(p.mem, at+wStateAims, uint32(len(ranges))), p.mem.put(at+wNearAim, classes))
+	return errors.Join(put32(m, at+wStateAims, 0), m.put(at+wStateAim, list),
+		put32(m, at+wStateAims, uint32(len(ranges))), m.put(at+wNearAim, classes))
 }

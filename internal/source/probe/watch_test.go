@@ -202,6 +202,54 @@ func TestGovernor(t *testing.T) {
 	prog.Ask("run 1 10 100 50", "ns")
 }
 
+// TestGovernorExact: from exact to sampled to nothing new, and what is recorded
+// stays true.
+func TestGovernorExact(t *testing.T) {
+	prog := fixture.Start(t, compile(t, "pairs.c"))
+	o := options()
+	o.MaxOverhead = 0.03
+	o.Exact, o.FromStart = true, true
+	tr := place(t, prog, o)
+	prog.Ask("fill 20000 200", "ok")
+	for range 20 {
+		prog.Ask("run 1 10 0 300", "ns")
+		tr.look()
+		if tr.seen.gapAbout("one block in about 512 KiB") {
+			break
+		}
+	}
+	tr.p.o.MaxOverhead = -1 // no further
+	tr.watching()
+	if !tr.seen.gapAbout("one block in about 512 KiB") {
+		t.Fatalf("not sampled: %v", tr.seen.gaps)
+	}
+	count := func() (exact, sampled int) {
+		for _, a := range tr.books() {
+			if a.Exact && a.Size == 200 {
+				exact++
+			} else if !a.Exact {
+				sampled++
+			}
+		}
+		return exact, sampled
+	}
+	if exact, _ := count(); exact != 20000 {
+		t.Errorf("%d exact records, want the 20000 from before", exact)
+	}
+	prog.Ask("random 20000", "ns")
+	prog.Ask("hold 900 100000", "ok")
+	exact, sampled := count()
+	if exact > 15000 || sampled < 90 {
+		t.Errorf("%d exact and %d sampled records after most blocks were replaced", exact, sampled)
+	}
+	prog.Ask("empty", "ok")
+	prog.Ask("drop", "ok")
+	if exact, sampled := count(); exact+sampled != 0 {
+		t.Errorf("%d and %d records after all were freed", exact, sampled)
+	}
+	prog.Quit()
+}
+
 // TestRefusals: targets that cannot be watched are told apart, and nothing is
 // changed in them.
 func TestRefusals(t *testing.T) {
