@@ -207,8 +207,7 @@ func newRun(family *ptrace.Family, f *runFlags) *run {
 	return r
 }
 
-// forward passes on what somebody sends to stanch instead of to the program. A
-// terminal sends its own signals to both.
+// forward passes on what somebody sends to stanch instead of to the program.
 func (r *run) forward() (stop func()) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGQUIT)
@@ -217,10 +216,7 @@ func (r *run) forward() (stop func()) {
 		for {
 			select {
 			case s := <-signals:
-				if (s == syscall.SIGINT || s == syscall.SIGQUIT) && proc.InForeground() {
-					continue
-				}
-				_ = r.family.Kill(s.(syscall.Signal)) // it may just have ended
+				r.family.Forward(s.(syscall.Signal))
 			case <-done:
 				return
 			}

@@ -32,9 +32,10 @@ type Family struct {
 	first  int // PID of the program itself
 
 	// Touched by the tracer's thread only.
-	members map[int]*member // by PID
-	tracees map[int]*tracee // by thread
-	queue   []Event         // not yet taken from events
+	members map[int]*member              // by PID
+	tracees map[int]*tracee              // by thread
+	queue   []Event                      // not yet taken from events
+	heard   map[syscall.Signal]time.Time // when the program itself last got a signal
 
 	news chan os.Signal
 	wake chan struct{} // the queue has grown, or the family has ended
@@ -136,7 +137,7 @@ func Launch(c Command) (*Family, error) {
 		return nil, fmt.Errorf("become the parent of orphans: %w", err)
 	}
 	f := &Family{
-		tracer: newTracer(), events: make(chan Event), members: map[int]*member{}, tracees: map[int]*tracee{},
+		tracer: newTracer(), events: make(chan Event), members: map[int]*member{}, tracees: map[int]*tracee{}, heard: map[syscall.Signal]time.Time{},
 		news: make(chan os.Signal, 1), wake: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	signal.Notify(f.news, syscall.SIGCHLD)
@@ -195,15 +196,18 @@ func (f *Family) Threads(t *proc.Target) ([]Thread, error) {
 	return out, err
 }
 
-// Kill sends a signal to the program itself, unless it has ended.
-func (f *Family) Kill(sig syscall.Signal) error {
-	var err error
+// Forward sends a signal that stanch got to the program itself, unless that has
+// got it too: a terminal, a shell or timeout(1) sends to the whole process group.
+// It takes a tenth of a second.
+func (f *Family) Forward(sig syscall.Signal) {
+	const before, after = 300 * time.Millisecond, 100 * time.Millisecond
+	since := time.Now().Add(-before)
+	time.Sleep(after)
 	f.tracer.do(func() {
-		if f.members[f.first] != nil { // else its number may be another's
-			err = unix.Kill(f.first, sig)
+		if f.members[f.first] != nil && f.heard[sig].Before(since) { // else its number may be another's
+			_ = unix.Kill(f.first, sig)
 		}
 	})
-	return err
 }
 
 // Close lets all processes that still run go on without stanch.

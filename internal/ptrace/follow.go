@@ -162,6 +162,9 @@ func (f *Family) handle(tr *tracee, n news) {
 		tr.of.swallow = 0
 		_ = cont(tr.tid, 0)
 	default:
+		if tr.of.target.ID.PID == f.first {
+			f.heard[syscall.Signal(n.signal)] = time.Now()
+		}
 		_ = cont(tr.tid, n.signal)
 	}
 }
