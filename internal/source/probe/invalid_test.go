@@ -10,7 +10,7 @@ import (
 
 // alone is a static program with room behind its code for a system call, which
 // stanch needs to map anything.
-var alone = variant{name: "static", flags: []string{"-O1", "-static"}}
+var alone = variant{name: "static", flags: []string{"-falign-functions=256", "-static"}}
 
 // fromStart places an exact probe in a program that has not allocated yet.
 func fromStart(t *testing.T, v variant) (*fixture.Proc, *trial) {
