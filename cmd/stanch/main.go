@@ -14,16 +14,11 @@ import (
 // version is set by the Makefile.
 var version = "devel"
 
-// stops are the signals of a terminal that would stop stanch, Ctrl-Z among
-// them. A stopped stanch could hold the target still for as long.
-var stops = []os.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}
-
 func main() {
 	// The first signal ends the command with what it has; a second after it the
 	// signals act as usual again, so another one ends stanch at once. The target
 	// runs on in either case. timeout(1) sends its signal twice, to the process
 	// and to its group: that is one.
-	signal.Ignore(stops...)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	code := app.Main(ctx, app.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, version, os.Args[1:])

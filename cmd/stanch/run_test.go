@@ -302,4 +302,14 @@ func TestRunUnprivileged(t *testing.T) {
 	if !strings.Contains(o.err, "LEAK  5 blocks") {
 		t.Errorf("the report lacks something:\n%s", o.err)
 	}
+
+	// A set-user-ID program would not be what it is.
+	raised := filepath.Join(dir, "raised")
+	copyFile(t, exe, raised)
+	if err := os.Chmod(raised, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	beginAs(t, asNobody, "run", "--", raised, "lose", "3", "50").wait().wantLine(t, 126, "set-user-ID", "as root")
+	beginAs(t, asNobody, "run", "--", "/bin/sh", "-c", raised+" lose 3 50").wait().wantCode(t, 3)
+	stanch(t, "run", "--", raised, "lose", "3", "50").wantCode(t, 3)
 }

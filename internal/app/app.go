@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -70,6 +72,10 @@ func usagef(format string, args ...any) error {
 	return codeError{ExitUsage, fmt.Errorf(format, args...)}
 }
 
+// stops are the signals of a terminal that would stop stanch, Ctrl-Z among
+// them. A stopped stanch could hold the target still for as long.
+var stops = []os.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}
+
 // app is what the commands share.
 type app struct {
 	std     Streams
@@ -99,6 +105,11 @@ Exit codes: 0 nothing found, 1 stanch failed, 2 usage, 3 found, 4 could not deci
 			return usagef("%s", unknownCommand(cmd, args[0]))
 		},
 		Args: cobra.ArbitraryArgs,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			if cmd.Name() != "run" { // what stanch ignores, a program that it starts would too
+				signal.Ignore(stops...)
+			}
+		},
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.SetIn(std.In)

@@ -113,8 +113,11 @@ func (a *app) runProgram(ctx context.Context, args []string, f *runFlags) error 
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return cannotStart(args[0], err)
 	}
-	// What stanch itself ignores, the program must not.
-	signal.Reset(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	if os.Geteuid() != 0 && raisesRights(path) {
+		return codeError{exitNotRunnable, fmt.Errorf("%s is a set-user-ID program, which the kernel starts without its rights when it is traced; run stanch as root (sudo stanch run ...)", path)}
+	}
+	// Ctrl-Z is the program's: when that has stopped, stanch stops too.
+	signal.Notify(make(chan os.Signal, 1), stops...)
 	family, err := ptrace.Launch(ptrace.Command{Path: path, Args: args, Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	if err != nil {
 		return cannotStart(args[0], err)
@@ -156,6 +159,12 @@ func cannotStart(name string, err error) error {
 		err = named.Err
 	}
 	return codeError{code, fmt.Errorf("cannot start %s: %w", name, err)}
+}
+
+// raisesRights reports whether a file is set-user-ID or set-group-ID.
+func raisesRights(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0
 }
 
 // deliver writes the report of a run: standard output is the program's.
@@ -297,7 +306,11 @@ func (r *run) ready(ctx context.Context, e ptrace.Event) {
 		}
 		return
 	}
-	r.place(ctx, r.add(e.Target), true)
+	p := r.add(e.Target)
+	if os.Geteuid() != 0 && raisesRights(e.Target.Path("exe")) {
+		p.note("%s is a set-user-ID program and ran without its rights, since it was traced; run stanch as root", p.name())
+	}
+	r.place(ctx, p, true)
 }
 
 // place puts a probe into a program that stands still, and lets it go on.
