@@ -141,6 +141,20 @@ func TestRunPassesThrough(t *testing.T) {
 	}
 }
 
+// TestRunInherits: a program starts under stanch as it would without: priority,
+// timer slack, ignored and blocked signals, open descriptors, limits.
+func TestRunInherits(t *testing.T) {
+	t.Parallel()
+	script := "cut -d' ' -f19 /proc/self/stat; cat /proc/self/timerslack_ns; grep -E 'SigIgn|SigBlk|NoNewPrivs|Seccomp:' /proc/self/status; ls /proc/self/fd; cat /proc/self/limits /proc/self/oom_score_adj"
+	alone, err := exec.Command("sh", "-c", script).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, _ := ran(t, "--fail-on", "none", "--", "sh", "-c", script); o.out != string(alone) {
+		t.Errorf("alone:\n%s\nunder stanch:\n%s", alone, o.out)
+	}
+}
+
 // TestRunSignals: what is sent to stanch reaches the program.
 func TestRunSignals(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,11 @@ func (f *Family) launch(c Command) error {
 			files[i] = file.Fd()
 		}
 	}
-	pid, err := syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{Env: c.Env, Files: files, Sys: &syscall.SysProcAttr{Ptrace: true}})
+	var pid int
+	var err error
+	f.tracer.calm(func() {
+		pid, err = syscall.ForkExec(c.Path, c.Args, &syscall.ProcAttr{Env: c.Env, Files: files, Sys: &syscall.SysProcAttr{Ptrace: true}})
+	})
 	if err != nil {
 		return err
 	}

@@ -42,14 +42,29 @@ func (t *tracer) lock(ready chan struct{}) {
 		runtime.UnlockOSThread()
 		return
 	}
-	// The target stands still while this thread works: it must not wait for a
-	// turn behind others, nor sleep longer than asked. Without the right to
-	// raise the priority, it runs as it is.
-	_ = unix.Setpriority(unix.PRIO_PROCESS, t.tid, -20)
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	t.hurry()
 	close(ready)
 	t.serve()
 	// No UnlockOSThread: the thread must end.
+}
+
+// hurry raises the priority of the thread: the target stands still while it
+// works, so it must not wait for a turn behind others, nor sleep longer than
+// asked. Without the right to raise the priority, it runs as it is.
+func (t *tracer) hurry() {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, t.tid, -20)
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+}
+
+// calm takes that back for f: a process that f makes would inherit it.
+func (t *tracer) calm(f func()) {
+	// The call itself gives 20 less the niceness (getpriority(2)).
+	if n, err := unix.Getpriority(unix.PRIO_PROCESS, unix.Getpid()); err == nil {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, t.tid, 20-n)
+	}
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // back to the default
+	f()
+	t.hurry()
 }
 
 func (t *tracer) serve() {
