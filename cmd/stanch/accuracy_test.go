@@ -29,7 +29,7 @@ type trial struct {
 	program string
 	flags   []string // of its build
 	args    string   // "PLUGIN" stands for the library that dlopener loads
-	steps   []step   // nil for runme, which does what its arguments say
+	steps   []step   // nil for programs that do what their arguments say
 	own     []string // more options of valgrind
 	alone   bool     // it starts processes of which nobody knows how many: only it itself is compared
 	listed  bool     // it tells what it did with each block
@@ -158,6 +158,8 @@ var trials = []trial{
 	{program: "blocks", args: "-n 500 -s 100 -t 2 -l", steps: []step{}, listed: true, freed: blocks{2, 544}},
 	{program: "heartbeat", args: "-t 2", steps: []step{}, listed: true},
 	{program: "collector", args: "-s -r 1 -w 0 -o 300", steps: []step{{"count", "cached=1 "}, {"pause", "ok"}}, freed: blocks{1, 272}},
+	{program: "ending", flags: []string{"-fno-builtin"}, args: "keep lose lose free map"},
+	{program: "ending", flags: []string{"-fno-builtin"}, args: "lose start start keep"},
 	{program: "runme", args: "say hello lose 7 24 chain 9 64 keep 3 64", freed: blocks{1, 4096}},
 	{program: "runme", flags: []string{"-static"}, args: "say hello lose 7 24 chain 9 64 keep 3 64"},
 	{program: "runme", flags: []string{"-DCONSTRUCTOR"}, args: "keep 5 40 chain 4 10 chain 2 1000"},
