@@ -200,6 +200,41 @@ slow.\sym:
 	hook_slowly \sym, CLASS_JOIN
 .endm
 
+/* A function of whose arguments only some are known: eight words of the caller's
+ * stack are there for it again, where INFO_WORDS says that they can be read. */
+	.set	pools, 0
+.macro hook_POOL sym
+	begin	\sym
+	.set	hook.\sym, slow.\sym
+slow.\sym:
+	cmpl	$0, near + STATE_ON(%rip)
+	je	tramp.\sym
+	sub	$FRAME_SIZE, %rsp
+	mov	%rax, FRAME_RAX(%rsp)
+	mov	$(id | CLASS_POOL << INFO_CLASS_SHIFT | pools << INFO_POOL_SHIFT), %eax
+	.set	pools, pools + 1
+	call	enter
+	mov	FRAME_RAX(%rsp), %rax
+	je	4f
+	testl	$INFO_WORDS, FRAME_INFO(%rsp)
+	je	3f
+	.rept	8
+	push	FRAME_SIZE + 64(%rsp)
+	.endr
+	call	tramp.\sym
+words.\sym:
+	add	$64, %rsp
+	jmp	2f
+3:	call	tramp.\sym
+ret.\sym:
+2:	call	leave
+	add	$FRAME_SIZE, %rsp
+	ret
+4:	add	$FRAME_SIZE, %rsp
+	jmp	tramp.\sym
+	trampoline \sym
+.endm
+
 /* A release is noted before the original runs, and never looked at after. */
 .macro hook_FREE sym
 	begin	\sym

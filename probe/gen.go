@@ -191,6 +191,7 @@ func write(facts []fact, symbols map[string]uint64, hooks []byte) ([]byte, error
 		fmt.Fprintf(&w, "%s = %s\n", camel(f.name), f.value)
 	}
 	fmt.Fprintf(&w, ")\n\n// cCode is where the code begins that uses the books; before it are the hooks' entries.\nconst cCode = %#x\n", symbols["enter"])
+	var words []uint64
 	fmt.Fprint(&w, "\n// hooks are the functions of probe/hooks.def, by the number that a patch keeps.\nvar hooks = []hook{\n")
 	for _, m := range hookLine.FindAllSubmatch(hooks, -1) {
 		kind, name, nothrow := string(m[1]), string(m[2]), ""
@@ -212,7 +213,15 @@ func write(facts []fact, symbols map[string]uint64, hooks []byte) ([]byte, error
 				return nil, err
 			}
 		}
+		if kind == "POOL" {
+			words = append(words, symbols["words."+name])
+		}
 		fmt.Fprintf(&w, "{name: %q, kind: %q, nothrow: %q, fast: %#x, slow: %#x, tramp: %#x, ret: %#x},\n", name, kind, nothrow, v[0], v[1], v[2], v[3])
+	}
+	fmt.Fprint(&w, "}\n")
+	fmt.Fprint(&w, "\n// poolWords are where the originals of Options.Hooks return to when stack words were copied for them.\nvar poolWords = []uint64{")
+	for _, at := range words {
+		fmt.Fprintf(&w, "%#x,", at)
 	}
 	fmt.Fprint(&w, "}\n")
 	return format.Source(w.Bytes())

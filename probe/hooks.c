@@ -121,7 +121,7 @@ static bool take(struct books *b, u64 key, struct record *r) {
 static bool put(struct books *b, const struct slot *s, const struct record *r) {
   struct record old;
   u64 key = r->key & KEY_MASK;
-  bool exact = load(&near.state.exact);
+  bool pool = key & KEY_POOL, exact = load(&near.state.exact) || pool; /* the filter is malloc's */
   u8 *cell = cell_of(key);
   if (!exact) filter_add(cell); /* before the record: a free in between must see it */
   bool done = live_insert(b, r, &old);
@@ -131,7 +131,7 @@ static bool put(struct books *b, const struct slot *s, const struct record *r) {
   }
   if (old.key != 0) {
     if (!exact) filter_drop(cell);
-    add(&b->stale, 1);
+    if (!pool) add(&b->stale, 1); /* one function of a pool may call another */
     released(b, s, &old);
   }
   return done;
@@ -396,6 +396,78 @@ static void leave_other(struct frame *f, u32 class) {
   tell(f, s, e);
 }
 
+static void record(const struct frame *f, struct books *b, struct slot *s, u64 fs, u64 key, u64 pool, u32 time) {
+  bool exact = f->watch == WATCH_EXACT;
+  if ((key & ~KEY_ADDRESS) || (key & 1)) { /* no allocator gives odd addresses; keys use the bit */
+    add(&b->lost_live, 1);
+    return;
+  }
+  u32 stack = stack_once(f, b, s, fs, (exact ? STACK_EXACT : 0) | (pool ? STACK_POOL : 0));
+  struct record r = record_of(key | pool, f->size, stack, time, exact ? REC_EXACT : f->mean);
+  if (put(b, s, &r)) stack_acquired(b, s->shard, stack, f->size, weight_of(&r));
+}
+
+static u64 argument(const struct frame *f, u32 n) {
+  switch (n) {
+  case 1: return f->rdi;
+  case 2: return f->rsi;
+  case 3: return f->rdx;
+  case 4: return f->rcx;
+  case 5: return f->r8;
+  case 6: return f->r9;
+  }
+  return 1; /* a count that there is not */
+}
+
+/* A function of the program's own allocator. It is not known what it calls, so
+ * the slot is not busy meanwhile: malloc inside of it is seen as ever. */
+static u32 enter_pool(struct frame *f, struct books *b, struct slot *s, u64 fs) {
+  const struct pool *p = &near.state.pool[f->info >> INFO_POOL_SHIFT & (POOLS - 1)];
+  u64 sp = stack_pointer(f);
+  bool mine = !(load(&s->owner) & 1) || abandoned(s, fs, sp);
+  f->slot = (u64)s;
+  f->gen = load(&near.state.gen);
+  f->old_key = 0;
+  f->mean = 0;
+  f->watch = WATCH_EXACT;
+  f->size = p->size ? argument(f, p->size) : 0;
+  if (__builtin_mul_overflow(f->size, argument(f, p->count), &f->size) || f->size > SIZE_MAX_SANE) f->size = 0;
+  if (mine) {
+    s->walking = 0;
+    set_busy(s, fs, sp);
+  }
+  struct record r;
+  u64 block = p->ptr ? argument(f, p->ptr) : 0;
+  if (p->free && block != 0 && (block & ~KEY_ADDRESS) == 0 && !(block & 1) && live_take(b, block | KEY_POOL, &r)) {
+    if (p->alloc) {
+      f->old_key = r.key;
+      f->old_info = r.info;
+    } else {
+      released(b, s, &r);
+    }
+  }
+  u64 limit = stack_limit(s, fs, sp);
+  if ((sp & 4095) <= 4096 - 72 || (limit > sp && limit - sp >= 72)) f->info |= INFO_WORDS;
+  if (mine) clear_busy(s, fs, sp, 0);
+  return p->alloc ? WATCH_EXACT : WATCH_NOT;
+}
+
+static void leave_pool(struct frame *f, struct books *b) {
+  struct slot *s = (struct slot *)f->slot;
+  u64 fs = thread_pointer(), sp = stack_pointer(f);
+  bool mine = !(load(&s->owner) & 1) || abandoned(s, fs, sp);
+  if (mine) {
+    s->walking = 0;
+    set_busy(s, fs, sp);
+  }
+  if (f->old_key != 0) {
+    struct record old = {.key = f->old_key, .info = f->old_info};
+    if (f->result != 0 || !put(b, s, &old)) released(b, s, &old);
+  }
+  if (f->result != 0) record(f, b, s, fs, f->result, KEY_POOL, load(&near.state.now));
+  if (mine) clear_busy(s, fs, sp, 0);
+}
+
 /* One call in TIMED reads the clock: to see whether stanch still lives, and how
  * long hooks take. */
 #define TIMED 16
@@ -427,6 +499,8 @@ __attribute__((visibility("hidden"))) u32 probe_enter(struct frame *f) {
   u32 class = f->info >> INFO_CLASS_SHIFT & 0xff;
   if (class == CLASS_FREE)
     enter_free(f, b, s, fs);
+  else if (s && class == CLASS_POOL)
+    watch = enter_pool(f, b, s, fs);
   else if (s && class >= CLASS_MMAP)
     watch = enter_other(f, s);
   else if (s)
@@ -435,17 +509,6 @@ __attribute__((visibility("hidden"))) u32 probe_enter(struct frame *f) {
   f->cycles = rdtsc() - began + 1;
   if (watch == WATCH_NOT) timed(s, f->cycles);
   return watch;
-}
-
-static void record(const struct frame *f, struct books *b, struct slot *s, u64 fs, u64 key, u32 time) {
-  bool exact = f->watch == WATCH_EXACT;
-  if ((key & ~KEY_ADDRESS) || (key & 1)) { /* no allocator gives odd addresses; keys use the bit */
-    add(&b->lost_live, 1);
-    return;
-  }
-  u32 stack = stack_once(f, b, s, fs, exact ? STACK_EXACT : 0);
-  struct record r = record_of(key, f->size, stack, time, exact ? REC_EXACT : f->mean);
-  if (put(b, s, &r)) stack_acquired(b, s->shard, stack, f->size, weight_of(&r));
 }
 
 /* The result of the original: the new block, or 0. */
@@ -461,7 +524,10 @@ __attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
   if (!b || load(&near.state.gen) != f->gen) return;
   struct slot *s = (struct slot *)f->slot;
   if (class >= CLASS_MMAP) {
-    leave_other(f, class);
+    if (class == CLASS_POOL)
+      leave_pool(f, b);
+    else
+      leave_other(f, class);
     if (f->cycles != 0) timed(s, f->cycles + (rdtsc() - began));
     return;
   }
@@ -478,7 +544,7 @@ __attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
       released(b, s, &old);
     }
   }
-  if (key != 0 && f->watch != WATCH_AROUND) record(f, b, s, fs, key, load(&near.state.now));
+  if (key != 0 && f->watch != WATCH_AROUND) record(f, b, s, fs, key, 0, load(&near.state.now));
   if (f->cycles != 0) timed(s, f->cycles + (rdtsc() - began));
   clear_busy(s, fs, stack_pointer(f), f->was_busy);
 }

@@ -35,6 +35,10 @@ void facts(void) {
   SAY(CLASS_SBRK, CLASS_SBRK);
   SAY(CLASS_THREAD, CLASS_THREAD);
   SAY(CLASS_JOIN, CLASS_JOIN);
+  SAY(CLASS_POOL, CLASS_POOL);
+  SAY(INFO_WORDS, INFO_WORDS);
+  SAY(INFO_POOL_SHIFT, INFO_POOL_SHIFT);
+  AT(FRAME, frame, rax, RAX);
   SIZE(FRAME, frame);
   AT(FRAME, frame, rdi, RDI);
   AT(FRAME, frame, rsi, RSI);
@@ -60,6 +64,9 @@ void facts(void) {
   AT(HEADER, header, used, USED);
   AT(HEADER, header, owner_start, OWNER_START);
   AT(HEADER, header, data, DATA);
+  AT(HEADER, header, island, ISLAND);
+  SAY(ISLANDS, ISLANDS);
+  SAY(POOLS, POOLS);
   AT(HEADER, header, patch, PATCH);
   SAY(REGIONS, REGIONS);
   SAY(PATCHES, PATCHES);
@@ -94,6 +101,8 @@ void facts(void) {
   AT(STATE, state, alloc_hi, ALLOC_HI);
   AT(STATE, state, libc_lo, LIBC_LO);
   AT(STATE, state, libc_hi, LIBC_HI);
+  AT(STATE, state, pool, POOL);
+  SAY(POOL_SIZE, sizeof(struct pool));
   AT(STATE, state, aim, AIM);
   SAY(AIMS, AIMS);
   SAY(MEANS, MEANS);

@@ -36,6 +36,8 @@ typedef int64_t i64;
 #define SLOTS 4096            /* threads with books of their own */
 #define SLOT_SHIFT 7          /* log2(sizeof(struct slot)) */
 #define AIM_CLASSES 4096      /* 16-byte classes: requests up to 64 KiB - 8 */
+#define POOLS 16              /* functions of the program's own allocators that can be hooked */
+#define ISLANDS 4             /* files that they may be in */
 #define AIMS 32               /* intervals of sizes that are always recorded */
 #define MEANS 7               /* sampling intervals used one after the other */
 #define FILTER_MAX (1u << 20) /* counting filter of recorded addresses */
@@ -84,6 +86,7 @@ struct header {
   u32 used;        /* a function jumped here once: some thread may still return */
   u64 owner_start; /* its start time, clock ticks after boot */
   struct region data[REGIONS];
+  struct region island[ISLANDS]; /* pages within reach of other files: r-x, they begin with the magic */
   struct patch patch[PATCHES];
 };
 
@@ -132,6 +135,11 @@ struct state {
   u32 _from;
   u64 alloc_lo, alloc_hi; /* the allocator's code; what it gives back and maps is its own matter */
   u64 libc_lo, libc_hi;   /* libc's: what it maps for itself is left out */
+  struct pool {
+    u8 alloc, free;      /* what the function does */
+    u8 size, count, ptr; /* which arguments, from 1 */
+    u8 _[3];
+  } pool[POOLS];
   struct {
     u64 min, max;
   } aim[AIMS];
@@ -340,12 +348,14 @@ struct frame {
   u64 old_key; /* realloc: the record taken out, without KEY_ADDRESS's lowest bit */
   u64 old_info;
   u64 was_busy; /* what this hook interrupted: a signal handler's */
-  u64 _;
+  u64 rax;      /* as the hook was entered: of a function with variable arguments */
 };
 
 /* info: hook number, class, and how the slow path was reached. */
 #define INFO_CLASS_SHIFT 8
 #define INFO_COUNTED 0x10000 /* the fast path has counted the call and its bytes */
+#define INFO_WORDS 0x40000   /* the caller's stack may hold arguments, which the original is to find */
+#define INFO_POOL_SHIFT 24   /* which struct pool */
 #define INFO_FRAMED 0x20000  /* stay around the original, so that what it calls is not counted again */
 
 enum {
@@ -364,6 +374,7 @@ enum {
   CLASS_SBRK = 13,
   CLASS_THREAD = 14,
   CLASS_JOIN = 15,
+  CLASS_POOL = 16, /* as struct pool says */
 };
 
 #endif

@@ -29,6 +29,10 @@ const (
 	wClassSbrk          = 13
 	wClassThread        = 14
 	wClassJoin          = 15
+	wClassPool          = 16
+	wInfoWords          = 262144
+	wInfoPoolShift      = 24
+	wFrameRax           = 144
 	wFrameSize          = 152
 	wFrameRdi           = 0
 	wFrameRsi           = 8
@@ -42,7 +46,7 @@ const (
 	wFrameRbp           = 72
 	wFrameResult        = 80
 	wProbeVersion       = 2
-	wHeaderSize         = 2744
+	wHeaderSize         = 2808
 	wHeaderMagic        = 0
 	wHeaderVersion      = 8
 	wHeaderText         = 12
@@ -52,7 +56,10 @@ const (
 	wHeaderUsed         = 44
 	wHeaderOwnerStart   = 48
 	wHeaderData         = 56
-	wHeaderPatch        = 184
+	wHeaderIsland       = 184
+	wIslands            = 4
+	wPools              = 16
+	wHeaderPatch        = 248
 	wRegions            = 8
 	wPatches            = 64
 	wPatchSize          = 40
@@ -84,7 +91,9 @@ const (
 	wStateAllocHi       = 184
 	wStateLibcLo        = 192
 	wStateLibcHi        = 200
-	wStateAim           = 208
+	wStatePool          = 208
+	wPoolSize           = 8
+	wStateAim           = 336
 	wAims               = 32
 	wMeans              = 7
 	wFilterMax          = 1048576
@@ -214,7 +223,7 @@ const (
 )
 
 // cCode is where the code begins that uses the books; before it are the hooks' entries.
-const cCode = 0x3280
+const cCode = 0x4260
 
 // hooks are the functions of probe/hooks.def, by the number that a patch keeps.
 var hooks = []hook{
@@ -268,4 +277,23 @@ var hooks = []hook{
 	{name: "_ZdaPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3100, slow: 0x315c, tramp: 0x311c, ret: 0x311c},
 	{name: "_ZdlPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3180, slow: 0x31dc, tramp: 0x319c, ret: 0x319c},
 	{name: "_ZdaPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3200, slow: 0x325c, tramp: 0x321c, ret: 0x321c},
+	{name: "_stanch_pool0", kind: "POOL", nothrow: "", fast: 0x3280, slow: 0x3280, tramp: 0x3318, ret: 0x3302},
+	{name: "_stanch_pool1", kind: "POOL", nothrow: "", fast: 0x3380, slow: 0x3380, tramp: 0x3418, ret: 0x3402},
+	{name: "_stanch_pool2", kind: "POOL", nothrow: "", fast: 0x3480, slow: 0x3480, tramp: 0x3518, ret: 0x3502},
+	{name: "_stanch_pool3", kind: "POOL", nothrow: "", fast: 0x3580, slow: 0x3580, tramp: 0x3618, ret: 0x3602},
+	{name: "_stanch_pool4", kind: "POOL", nothrow: "", fast: 0x3680, slow: 0x3680, tramp: 0x3718, ret: 0x3702},
+	{name: "_stanch_pool5", kind: "POOL", nothrow: "", fast: 0x3780, slow: 0x3780, tramp: 0x3818, ret: 0x3802},
+	{name: "_stanch_pool6", kind: "POOL", nothrow: "", fast: 0x3880, slow: 0x3880, tramp: 0x3918, ret: 0x3902},
+	{name: "_stanch_pool7", kind: "POOL", nothrow: "", fast: 0x3980, slow: 0x3980, tramp: 0x3a18, ret: 0x3a02},
+	{name: "_stanch_pool8", kind: "POOL", nothrow: "", fast: 0x3a80, slow: 0x3a80, tramp: 0x3b18, ret: 0x3b02},
+	{name: "_stanch_pool9", kind: "POOL", nothrow: "", fast: 0x3b80, slow: 0x3b80, tramp: 0x3c18, ret: 0x3c02},
+	{name: "_stanch_pool10", kind: "POOL", nothrow: "", fast: 0x3c80, slow: 0x3c80, tramp: 0x3d18, ret: 0x3d02},
+	{name: "_stanch_pool11", kind: "POOL", nothrow: "", fast: 0x3d80, slow: 0x3d80, tramp: 0x3e18, ret: 0x3e02},
+	{name: "_stanch_pool12", kind: "POOL", nothrow: "", fast: 0x3e80, slow: 0x3e80, tramp: 0x3f18, ret: 0x3f02},
+	{name: "_stanch_pool13", kind: "POOL", nothrow: "", fast: 0x3f80, slow: 0x3f80, tramp: 0x4018, ret: 0x4002},
+	{name: "_stanch_pool14", kind: "POOL", nothrow: "", fast: 0x4080, slow: 0x4080, tramp: 0x4118, ret: 0x4102},
+	{name: "_stanch_pool15", kind: "POOL", nothrow: "", fast: 0x4180, slow: 0x4180, tramp: 0x4218, ret: 0x4202},
 }
+
+// poolWords are where the originals of Options.Hooks return to when stack words were copied for them.
+var poolWords = []uint64{0x32f7, 0x33f7, 0x34f7, 0x35f7, 0x36f7, 0x37f7, 0x38f7, 0x39f7, 0x3af7, 0x3bf7, 0x3cf7, 0x3df7, 0x3ef7, 0x3ff7, 0x40f7, 0x41f7}

@@ -30,7 +30,7 @@ type stackEntry struct {
 	index              uint32
 	frames             uint32
 	n                  int
-	exact, cut         bool
+	exact, cut, pool   bool
 	acquired, released leak.Count
 }
 
@@ -38,7 +38,7 @@ type stackEntry struct {
 func decodeStack(b []byte, index uint32) (stackEntry, bool) {
 	flags := b[wStackFlags]
 	u := func(off int) uint64 { return order.Uint64(b[off:]) }
-	e := stackEntry{index: index, exact: flags&wStackExact != 0, cut: flags&wStackCut != 0}
+	e := stackEntry{index: index, exact: flags&wStackExact != 0, cut: flags&wStackCut != 0, pool: flags&wStackPool != 0}
 	unknown := index < 2
 	if unknown {
 		e.exact = index == 1
@@ -100,11 +100,18 @@ func (p *Probe) stackID(mem leak.Memory, e *stackEntry) (leak.StackID, error) {
 		return 0, err
 	}
 	frames := make([]leak.Frame, e.n)
+	own := 0
 	for i := range frames {
+		at := order.Uint64(b[8*i:])
+		if at >= p.text.start && at < p.text.end() {
+			own++ // a hook that stays around its original
+			continue
+		}
 		// A return address points behind its call; what a signal
 		// interrupted, the probe has moved by one.
-		frames[i] = p.watch.frame(p.o.Atlas, leak.Addr(order.Uint64(b[8*i:])-1))
+		frames[i-own] = p.watch.frame(p.o.Atlas, leak.Addr(at-1))
 	}
+	frames = frames[:len(frames)-own]
 	id := p.o.Atlas.Stack(frames)
 	if p.books.stacks == nil {
 		p.books.stacks = map[uint32]leak.StackID{}
@@ -148,7 +155,7 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	}
 	return p.blocks(mem, head, func(r block) {
 		sink.Acquire(leak.Acquire{
-			At: timeOf(r.time), Ref: leak.Ref{Proc: p.t.ID, Kind: leak.KindMemory, ID: r.addr},
+			At: timeOf(r.time), Ref: p.ref(kindOf(r.pool), r.addr),
 			Size: r.size, Stack: ids[r.stack], Weight: r.weight, Exact: r.exact,
 		})
 	})
@@ -165,6 +172,7 @@ func (p *Probe) tally(mem leak.Memory, head *bookHead, sink leak.Sink) (map[uint
 	type key struct {
 		id    leak.StackID
 		exact bool
+		kind  leak.Kind
 	}
 	sums := map[key]*leak.Tally{}
 	var inOrder []*leak.Tally
@@ -177,10 +185,10 @@ func (p *Probe) tally(mem leak.Memory, head *bookHead, sink leak.Sink) (map[uint
 			return nil, err
 		}
 		ids[e.index] = id
-		k := key{id, e.exact}
+		k := key{id, e.exact, kindOf(e.pool)}
 		t := sums[k]
 		if t == nil {
-			t = &leak.Tally{At: now, Proc: p.t.ID, Kind: leak.KindMemory, Stack: id, Exact: e.exact}
+			t = &leak.Tally{At: now, Proc: p.t.ID, Kind: k.kind, Stack: id, Exact: e.exact}
 			sums[k] = t
 			inOrder = append(inOrder, t)
 		}
@@ -191,6 +199,13 @@ func (p *Probe) tally(mem leak.Memory, head *bookHead, sink leak.Sink) (map[uint
 		sink.Tally(*t)
 	}
 	return ids, nil
+}
+
+func kindOf(pool bool) leak.Kind {
+	if pool {
+		return leak.KindPool
+	}
+	return leak.KindMemory
 }
 
 func plus(a, b leak.Count) leak.Count { return leak.Count{N: a.N + b.N, Bytes: a.Bytes + b.Bytes} }

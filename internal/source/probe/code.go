@@ -23,6 +23,7 @@ type code struct {
 	next   uint64                    // free place in the arena for rows
 	end    uint64
 	lost   map[*unwind.Table]string // did not fit
+	own    *unwind.Module           // the probe's text, where a walk may pass it
 	static bool                     // one file holds the program and its libc
 }
 
@@ -56,7 +57,24 @@ func (c *code) modules(ctx context.Context, mem leak.Memory, maps []leak.Mapping
 			}
 		}
 	}
-	return out, nil
+	return c.withOwn(out), nil
+}
+
+// addOwn makes the probe's text part of the code.
+func (c *code) addOwn(text region, modules []unwind.Module) []unwind.Module {
+	table := ownRows()
+	c.rows[table] = table.Bytes()
+	c.own = &unwind.Module{Start: leak.Addr(text.start), End: leak.Addr(text.end()), Base: leak.Addr(text.start), Table: table}
+	return c.withOwn(modules)
+}
+
+func (c *code) withOwn(modules []unwind.Module) []unwind.Module {
+	if c.own == nil {
+		return modules
+	}
+	modules = append(slices.Clone(modules), *c.own)
+	slices.SortFunc(modules, func(a, b unwind.Module) int { return cmp.Compare(a.Start, b.Start) })
+	return modules
 }
 
 func (c *code) table(mem leak.Memory, m *leak.Mapping) *unwind.Table {

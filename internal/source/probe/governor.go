@@ -135,7 +135,7 @@ func (p *Probe) sampleOnly(ctx context.Context) error {
 		}
 		filter := make([]byte, filterLarge)
 		err = p.blocks(h, head, func(b block) {
-			if cell := &filter[b.addr>>4&(filterLarge-1)]; *cell < 128 {
+			if cell := &filter[b.addr>>4&(filterLarge-1)]; *cell < 128 && !b.pool {
 				*cell++
 			}
 		})

@@ -44,6 +44,7 @@ func compile(t testing.TB, name string, args ...string) string {
 type tallyKey struct {
 	stack leak.StackID
 	exact bool
+	kind  leak.Kind
 }
 
 // seen is a sink that keeps everything.
@@ -104,7 +105,7 @@ func (s *seen) Release(r leak.Release) {
 func (s *seen) Tally(y leak.Tally) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tallies[tallyKey{y.Stack, y.Exact}] = y
+	s.tallies[tallyKey{y.Stack, y.Exact, y.Kind}] = y
 }
 
 func (s *seen) Gauge(g leak.Gauge) {

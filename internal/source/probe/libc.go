@@ -10,7 +10,7 @@ import (
 
 // other reports whether the hook is not one of an allocator's function.
 func (h *hook) other() bool {
-	return slices.Contains([]string{"MMAP", "MUNMAP", "MREMAP", "BRK", "SBRK", "THREAD", "JOIN"}, h.kind)
+	return slices.Contains([]string{"MMAP", "MUNMAP", "MREMAP", "BRK", "SBRK", "THREAD", "JOIN", "POOL"}, h.kind)
 }
 
 // allocates reports whether a function only allocates.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -26,6 +27,8 @@ type view struct {
 	t    *proc.Target
 	mem  leak.Memory
 	maps []leak.Mapping
+
+	close []io.Closer // when the planning is over
 }
 
 func (v *view) word(a uint64) (uint64, error) {

@@ -78,7 +78,7 @@ func (p *Probe) choose(h held, old *placed) (err error) {
 		version: wProbeVersion, textSize: uint32(len(blob)), build: buildID(), nearSize: size,
 		owner: self.ID, data: []region{p.data.region},
 	}
-	return nil
+	return p.placeIslands(h, lowest, []region{p.text, {p.text.end(), size}, p.data.region})
 }
 
 // ranges lists what is to be mapped, in order. The header comes first, and
@@ -93,9 +93,9 @@ func (p *Probe) ranges(h held) []mapping {
 		state.size += books.size
 		begin := state.begin
 		state.begin = func() error { return errors.Join(begin(), books.begin()) }
-		return []mapping{text, state}
+		return append([]mapping{text, state}, p.islandMappings(h)...)
 	}
-	return []mapping{text, state, books}
+	return append([]mapping{text, state, books}, p.islandMappings(h)...)
 }
 
 // reaches reports whether the text lies near enough to [lo, hi).

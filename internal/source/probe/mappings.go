@@ -12,7 +12,6 @@ type mappings struct {
 	held    intervals
 	pending map[uint64]moving // by number plus one: what is being unmapped or moved
 	brk     uint64            // where the program's break is, 0 when unknown
-	brkBase uint64            // below it, it is not the program's
 	threads map[uint64]thread // by pthread_t
 	joined  map[uint64]uint64 // pthread_t that were joined before they were known: event number
 	number  uint64            // of spans

@@ -36,6 +36,11 @@ func (p *Probe) textFor(pl *plan) ([]byte, []patch, error) {
 		}
 		patches = append(patches, patch{at: s.moved.at, target: p.text.start + entry, old: s.moved.bytes, hook: s.hook})
 	}
+	more, err := p.fillIslands(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	patches = append(patches, more...)
 	if len(patches) > wPatches {
 		return nil, nil, fmt.Errorf("%d functions to hook: %w", len(patches), proc.ErrUnsupported)
 	}
@@ -43,6 +48,11 @@ func (p *Probe) textFor(pl *plan) ([]byte, []patch, error) {
 }
 
 func (p *Probe) putText(m memory, text []byte) error {
+	for _, x := range p.islands {
+		if err := m.put(x.start, x.bytes); err != nil {
+			return err
+		}
+	}
 	return m.put(p.text.start+pageSize, text[pageSize:])
 }
 

@@ -25,6 +25,7 @@ type Probe struct {
 	exec  proc.ExecID
 	musl  bool
 
+	islands   []*island    // for Options.Hooks
 	complete  bool         // every block since the start is recorded
 	before    []leak.Range // where there may be some from before
 	allocator region       // its file's place
@@ -90,7 +91,7 @@ func (p *Probe) clear(ctx context.Context, stops *pauses) (*placed, error) {
 				return nil, fmt.Errorf("remove what an earlier stanch left: %w", err)
 			}
 		}
-		if old.used && old.head.build == buildID() {
+		if old.used && old.head.build == buildID() && len(old.head.islands)+len(p.o.Hooks) == 0 {
 			quiet = old
 		}
 	}
@@ -136,6 +137,14 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 		p.complete, p.before = true, beforeIt(v, maps)
 	}
 	if err := p.others(v, pl); err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range v.close {
+			_ = f.Close()
+		}
+	}()
+	if err := p.pools(v); err != nil {
 		return err
 	}
 	p.code = newCode(p.t)
@@ -305,6 +314,9 @@ func (p *Probe) fillAndPatch(ctx context.Context, stops *pauses, pl *plan, modul
 // describe fills in what Placement tells.
 func (p *Probe) describe(pl *plan) {
 	p.info.Allocator, p.info.Module, p.info.Notes = pl.alloc.title(), pl.alloc.m.Path, pl.notes
+	for i := range p.o.Hooks {
+		p.info.Functions = append(p.info.Functions, p.o.Hooks[i].Name)
+	}
 	for i := range pl.sites {
 		if pl.sites[i].moved != nil {
 			p.info.Functions = append(p.info.Functions, pl.sites[i].def().name)

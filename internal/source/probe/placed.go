@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -76,7 +77,7 @@ func (p *placed) quiet() bool { return p.used && len(p.head.patches) == 0 && len
 // regions lists what it occupies.
 func (p *placed) regions() []region {
 	out := []region{p.text, p.near()}
-	return append(out, p.head.data...)
+	return slices.Concat(out, p.head.islands, p.head.data)
 }
 
 // putHead writes the header anew.
@@ -195,6 +196,14 @@ func (p *placed) unmap(h held) error {
 	}
 	if p.used {
 		return p.putHead(h)
+	}
+	for _, r := range p.head.islands {
+		if !ours(h, r, true) {
+			continue
+		}
+		if _, err := h.Call(unix.SYS_MUNMAP, r.start, r.size); err != nil {
+			return fmt.Errorf("unmap the probe's jumps: %w", err)
+		}
 	}
 	if !ours(h, p.text, true) {
 		return nil

@@ -9,6 +9,9 @@ import (
 
 func (p *Probe) putBooks(modules []unwind.Module) error {
 	t := &p.data
+	if len(p.islands) > 0 {
+		modules = p.code.addOwn(p.text, modules)
+	}
 	p.code.next, p.code.end = t.rows, t.rowsEnd
 	list, err := p.code.write(p.mem, modules)
 	if err != nil {
@@ -72,6 +75,9 @@ func (p *Probe) putState() error {
 	}
 	order.PutUint64(b[wStateSeed:], order.Uint64(seed[8:]))
 	if err := p.mem.put(p.near().start, b); err != nil {
+		return err
+	}
+	if err := p.mem.put(p.state(wStatePool), p.poolState()); err != nil {
 		return err
 	}
 	if err := p.putAim(p.o.Aim); err != nil {

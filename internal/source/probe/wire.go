@@ -95,6 +95,7 @@ type header struct {
 	nearSize uint64
 	owner    leak.ProcID
 	data     []region
+	islands  []region
 	patches  []patch
 }
 
@@ -110,6 +111,10 @@ func (h *header) encode() []byte {
 	for i, r := range h.data {
 		order.PutUint64(b[wHeaderData+16*i:], r.start)
 		order.PutUint64(b[wHeaderData+16*i+8:], r.size)
+	}
+	for i, r := range h.islands {
+		order.PutUint64(b[wHeaderIsland+16*i:], r.start)
+		order.PutUint64(b[wHeaderIsland+16*i+8:], r.size)
 	}
 	for i := range h.patches {
 		copy(b[wHeaderPatch+wPatchSize*i:], h.patches[i].encode())
@@ -129,15 +134,19 @@ func decodeHeader(b []byte) (*header, bool) {
 	if h.version != wProbeVersion || h.nearSize > 64<<20 {
 		return nil, false
 	}
-	for i := range wRegions {
-		r := region{order.Uint64(b[wHeaderData+16*i:]), order.Uint64(b[wHeaderData+16*i+8:])}
+	for i := range wRegions + wIslands {
+		at, list := wHeaderData+16*i, &h.data
+		if i >= wRegions {
+			at, list = wHeaderIsland+16*(i-wRegions), &h.islands
+		}
+		r := region{order.Uint64(b[at:]), order.Uint64(b[at+8:])}
 		if r.size == 0 {
 			continue
 		}
 		if r.start%pageSize != 0 || r.size%pageSize != 0 || r.end() < r.start || r.end() > 1<<47 {
 			return nil, false
 		}
-		h.data = append(h.data, r)
+		*list = append(*list, r)
 	}
 	for i := range wPatches {
 		e := b[wHeaderPatch+wPatchSize*i:][:wPatchSize]
