@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,6 +118,30 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRunHarm: a program that would notice any disturbance, some fifty threads
+// with signals at 1 kHz and children that come and go, is traced all its life and
+// looked at twice on the way.
+func TestRunHarm(t *testing.T) {
+	in, commands := io.Pipe()
+	go func() {
+		say := func(line string, wait time.Duration) {
+			_, _ = io.WriteString(commands, line+"\n") // fails when the program has ended, which the test sees
+			time.Sleep(wait)
+		}
+		say("load low", 4*time.Second)
+		say("check", 4*time.Second)
+		say("check", 4*time.Second)
+		say("check", 0)
+		say("quit", 0)
+		_ = commands.Close()
+	}()
+	o, r := ranAs(t, func(c *exec.Cmd) { c.Stdin = in }, "--check-every", "5s", "--", fixture.Build(t, "harm"))
+	if o.code != 0 || strings.Count(o.out, "ok rounds=") != 3 || strings.Contains(o.out, "violation") {
+		t.Errorf("exit code %d\n%s%s", o.code, o.out, o.err)
+	}
+	noLeaks(t, r)
 }
 
 // TestRunBusy: threads that are in the middle of malloc when the program exits.

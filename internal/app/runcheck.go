@@ -2,12 +2,14 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
 
 	"stanch/internal/leak"
+	"stanch/internal/proc"
 )
 
 // leastCheck is the least --check-every: a check takes two looks.
@@ -80,7 +82,7 @@ func (r *run) check(ctx context.Context, p *program) *leak.Report {
 		}
 	}
 	if err != nil {
-		if ctx.Err() == nil && p.present() == nil {
+		if ctx.Err() == nil && !errors.Is(err, proc.ErrGone) {
 			p.note("a check while it ran failed: %v", err)
 		}
 		return nil
