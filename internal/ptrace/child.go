@@ -109,7 +109,12 @@ func (c *child) end(why error) {
 		inner, err := innermost(c.stop.target.Root, c.pid)
 		_ = unix.Kill(c.pid, unix.SIGKILL) // it is not reaped yet, so the number is still its own
 		c.giveBack()
-		c.stop.tracer.do(func() { awaitEnd(c.pid) })
+		c.stop.tracer.do(func() {
+			awaitEnd(c.pid)
+			if f := c.stop.family; f != nil {
+				f.orphans[c.pid] = true
+			}
+		})
 		c.stop.endTracer()
 		c.reading.Lock()
 		if c.mem != nil {
@@ -169,8 +174,12 @@ func (c *child) resident(r leak.Range) ([]leak.Range, error) {
 // release (12 ms per GB).
 func awaitEnd(pid int) {
 	for try := 0; ; try++ {
-		if n := look(pid); n.ended {
+		n := look(pid)
+		if n.ended {
 			return
+		}
+		if n.stopped {
+			_ = cont(pid, 0) // at its exit, as the family of the target would have it
 		}
 		breathe(try)
 	}

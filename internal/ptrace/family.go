@@ -34,6 +34,7 @@ type Family struct {
 	// Touched by the tracer's thread only.
 	members map[int]*member              // by PID
 	tracees map[int]*tracee              // by thread
+	orphans map[int]bool                 // children of snapshots that may be left to stanch to reap
 	queue   []Event                      // not yet taken from events
 	heard   map[syscall.Signal]time.Time // when the program itself last got a signal
 
@@ -137,7 +138,7 @@ func Launch(c Command) (*Family, error) {
 		return nil, fmt.Errorf("become the parent of orphans: %w", err)
 	}
 	f := &Family{
-		tracer: newTracer(), events: make(chan Event), members: map[int]*member{}, tracees: map[int]*tracee{}, heard: map[syscall.Signal]time.Time{},
+		tracer: newTracer(), events: make(chan Event), members: map[int]*member{}, tracees: map[int]*tracee{}, heard: map[syscall.Signal]time.Time{}, orphans: map[int]bool{},
 		news: make(chan os.Signal, 1), wake: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	signal.Notify(f.news, syscall.SIGCHLD)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -132,7 +133,54 @@ func (f *Family) lookRound() {
 			}
 		}
 	}
+	f.strays()
 	f.gather()
+	f.bury()
+}
+
+// strays takes in what was forked by a thread that was killed before it could
+// tell: it is traced, stands still, and nobody knows it.
+func (f *Family) strays() {
+	for {
+		var si waitInfo
+		const peek = unix.WSTOPPED | unix.WNOHANG | unix.WNOWAIT | unix.WALL | unix.WNOTHREAD
+		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&si)), peek, nil)
+		tid := int(si.PID)
+		if err != nil || si.Signo == 0 || f.tracees[tid] != nil {
+			return // nobody, or somebody whose news the next round takes
+		}
+		t, err := proc.Default.Open(tid)
+		if err != nil {
+			return
+		}
+		st, err := t.Status()
+		if err != nil {
+			return
+		}
+		if of := f.members[st.Tgid]; of != nil {
+			f.tracees[tid] = &tracee{tid: tid, of: of, born: true}
+		} else if m, err := f.join(tid, f.members[st.PPID]); err == nil {
+			if parent := f.members[st.PPID]; parent != nil {
+				m.inherit(parent)
+			}
+			f.tracees[tid].born = true
+		} else {
+			return
+		}
+		f.handle(f.tracees[tid], look(tid))
+	}
+}
+
+// bury reaps the children of snapshots that outlived the process they were made
+// in: they are stanch's own then.
+func (f *Family) bury() {
+	for pid := range f.orphans {
+		var status unix.WaitStatus
+		got, _ := unix.Wait4(pid, &status, unix.WNOHANG|unix.WALL, nil)
+		if _, err := os.Stat(proc.Default.Path(pid)); got == pid || err != nil {
+			delete(f.orphans, pid)
+		}
+	}
 }
 
 // killed takes the end of a thread that was killed where it stood.
@@ -243,11 +291,16 @@ func (f *Family) multiplied(tr *tracee, event int) {
 		f.tracees[child] = &tracee{tid: child, of: m}
 	}
 	m.shares = event != unix.PTRACE_EVENT_FORK
-	for _, t := range tr.of.traps {
+	m.inherit(tr.of)
+	f.tracees[child].born = true
+}
+
+// inherit notes the breakpoints in a copy of a process's memory.
+func (m *member) inherit(parent *member) {
+	for _, t := range parent.traps {
 		own := *t
 		m.traps = append(m.traps, &own)
 	}
-	f.tracees[child].born = true
 }
 
 // isThread reports whether tid is a thread of the process pid.
