@@ -299,7 +299,9 @@ func (r *run) ready(ctx context.Context, e ptrace.Event) {
 	skip := r.flags.noChildren && e.Target.ID.PID != r.family.PID()
 	if e.Err != nil || skip {
 		if !skip {
-			r.add(e.Target).note("not checked: %v", e.Err)
+			p := r.add(e.Target)
+			r.sink.Gap(leak.Gap{At: r.clock.Now(), Proc: e.Target.ID, Source: "run", What: fmt.Sprintf("not recorded: %v", e.Err)})
+			close(p.placed) // there will be no probe
 		}
 		if e.Err == nil {
 			r.resume(e.Target)

@@ -66,6 +66,7 @@ func runs() map[string]*leak.Report {
 	held.Evidence = []string{"proof: none that they were lost: its memory could not be looked at when it ended"}
 	rest := leak.Finding{Key: "heap.held:other", Rule: "heap.held", Severity: leak.SeverityNote, Kind: "memory", Target: 1, What: "blocks of 8 to 24 bytes",
 		Title: "blocks of 8 to 24 bytes from 3 other lines were never freed", Count: 6, Bytes: 112, BytesAre: "requested", SiteCertainty: leak.CertaintyNone}
+	const privileged = "not followed: it is set-user-ID and would lose its rights under a tracer"
 	killed := unseen(1, 4711, "parser_test", "killed by SIGKILL", leak.GapKilled)
 
 	start := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
@@ -80,7 +81,7 @@ func runs() map[string]*leak.Report {
 	for i := range 14 {
 		many.Targets = append(many.Targets, process(41+i, 6000+i, []string{"make", "sh", "sh", "cc1", "cc1", "cc1", "as"}[i%7], "exit 0"))
 	}
-	many.Targets = append(many.Targets, unseen(55, 7000, "sudo", "exit 0", leak.GapPrivileged), process(56, 7001, "driver", "exit 3"))
+	many.Targets = append(many.Targets, unseen(55, 7000, "sudo", "exit 0", privileged), process(56, 7001, "driver", "exit 3"))
 	folded, one, other := lost, note("mapping.unreleased", "mapping", "mappings of 65.5 KB", "mappings of 65.5 KB from keep_table were not unmapped", 2, 131_072), twice
 	folded.Processes, folded.Count, folded.Direct, folded.Bytes, folded.Indirect, folded.IndirectBytes, folded.Related = 39, 117, 117, 4_680, 0, 0, nil
 	one.Target, other.Target, other.Key = 8, 56, "heap.invalid-free:double:other"
@@ -100,7 +101,7 @@ func runs() map[string]*leak.Report {
 		"run_clean":     {Targets: []leak.ReportTarget{clean}, Observed: cost},
 		"run_tidy":      {Targets: []leak.ReportTarget{tidy}, Observed: cost},
 		"run_killed":    {Targets: []leak.ReportTarget{killed}, Findings: []leak.Finding{held, rest}, Observed: cost},
-		"run_unseen":    {Targets: []leak.ReportTarget{unseen(1, 9, "sudo", "exit 0", leak.GapPrivileged)}, Observed: cost},
+		"run_unseen":    {Targets: []leak.ReportTarget{unseen(1, 9, "sudo", "exit 0", privileged)}, Observed: cost},
 		"run_many":      many,
 		"run_none":      {Observed: leak.Observed{Start: start}, Notes: []string{"the program ended before it could be followed"}},
 		"run_all_clean": {Targets: quiet, Observed: cost},
