@@ -13,7 +13,7 @@ CC_PKGS    := gcc g++ libc6-dev
 CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 python3-dev \
               nginx redis-server memcached libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 \
               clang clang-format util-linux
-BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg
+BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg valgrind redis-server redis-tools util-linux
 
 .DEFAULT_GOAL := build
 .PHONY: build demo check test lint gen check-gen bench soak help clean
@@ -46,7 +46,7 @@ gen: ## make the generated files anew: the probe's machine code
 check-gen: ## fail when a generated file is not what its source makes
 	@scripts/check-gen
 
-bench: build ## the figures of docs/BENCHMARKS.md, beside gcore and heaptrack
+bench: build ## the figures of docs/BENCHMARKS.md, beside gcore, heaptrack and Valgrind
 	@scripts/need $(BENCH_PKGS)
 	$(GO) run ./bench -o docs/BENCHMARKS.md
 

@@ -41,8 +41,9 @@ func makeScratch() (remove func(), err error) {
 	signal.Notify(ended, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ended
+		endGroups()
 		_ = os.RemoveAll(scratch)
-		os.Exit(1) // the programs under measurement end with bench
+		os.Exit(1) // the other programs under measurement end with bench
 	}()
 	return func() { _ = os.RemoveAll(scratch) }, nil
 }
@@ -156,13 +157,20 @@ func attempt(name string, args ...string) (ran, error) {
 	return ran{took, uint64(usage.Maxrss) << 10, out.String()}, nil
 }
 
-// first starts a program before all others where that is allowed (as root), so
-// that its delays are ours and not those of whoever else uses the machine.
-func (b *bench) first(exe string, args ...string) *fixture.Proc {
+// before is a command line that lets a program run before all others where that
+// is allowed (as root), so that its delays are ours and not those of whoever
+// else uses the machine.
+func before(name string, args ...string) (string, []string) {
 	if os.Getuid() != 0 {
-		return fixture.Start(b, exe, args...)
+		return name, args
 	}
-	return fixture.Start(b, "/usr/bin/nice", append([]string{"-n", "-15", exe}, args...)...)
+	return "/usr/bin/nice", append([]string{"-n", "-15", name}, args...)
+}
+
+// first starts a program that runs before all others.
+func (b *bench) first(exe string, args ...string) *fixture.Proc {
+	name, args := before(exe, args...)
+	return fixture.Start(b, name, args...)
 }
 
 // scan runs stanch scan on a process.

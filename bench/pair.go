@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,64 +13,80 @@ import (
 )
 
 // pair measures what a pair of malloc and free costs with the probe inside,
-// sampling or recording every block, over what it costs alone, beside heaptrack.
+// over what it costs alone, beside heaptrack.
 func pair(b *bench) []figure {
 	var figures []figure
 	for _, threads := range []int{1, 4} {
 		for _, frames := range []int{5, 20} {
-			b.step(func(b *bench) { figures = append(figures, pairs(b, threads, frames)...) })
+			b.step(func(b *bench) { figures = append(figures, pairs(b, threads, frames)) })
 		}
 	}
 	return figures
 }
 
-// settled is how long after its start, and before its end, stanch may
+// settled is how long after its start, and before its end, stanch diagnose may
 // be busy with something else than watching: snapshots, placing, removing.
 const settled = 1500 * time.Millisecond
 
-func pairs(b *bench, threads, frames int) []figure {
+func pairs(b *bench, threads, frames int) figure {
 	exe := fixture.Build(b, "mallocbench", "-O2", "-fomit-frame-pointer")
 	args := []string{"-t", strconv.Itoa(threads), "-f", strconv.Itoa(frames)}
 	p := fixture.Start(b, exe, args...)
-	var natives, overs, exacts []float64
+	var natives, overs []float64
 	for range 3 {
 		native := nanoseconds(b, p, 4)
-		probed := watched(b, p, placed, "diagnose", "--for", "8s")
-		native = append(native, nanoseconds(b, p, 4)...)
-		exact := watched(b, p, recorded, "record", "--mode", "exact", "--max-overhead", "100", "--for", "6s", "--quiet")
+		probed := watched(b, p)
 		native = append(native, nanoseconds(b, p, 4)...)
 		natives = append(natives, median(native))
 		overs = append(overs, median(probed)-median(native))
-		exacts = append(exacts, median(exact)-median(native))
 	}
-	tracked := heaptracked(b, exe, args)
+	tracked := tooled(b, b.heaptrack(), exe, args, func(p *fixture.Proc) []span { return pairsOf(b, p, 12) }).cpu
 	native := median(natives)
-	b.Logf("%d threads, %d frames: native %.1f ns, probe adds %.1f ns, %.1f ns when exact; heaptrack %.0f ns", threads, frames, natives, overs, exacts, tracked)
+	b.Logf("%d threads, %d frames: native %.1f ns, probe adds %.1f ns, heaptrack %.0f ns", threads, frames, natives, overs, tracked)
 	bound := 6.0
 	if threads > 1 {
 		bound = 9
 	}
-	exactBound := 60.0
-	if threads > 1 || frames > 5 {
-		exactBound = 100
-	}
-	beside := fmt.Sprintf("native %.1f ns; heaptrack adds %.0f ns", native, tracked-native)
-	return []figure{{
+	return figure{
 		name:  fmt.Sprintf("malloc and free with the probe, over native: %d threads, %d frames", threads, frames),
 		value: median(overs), bound: bound, unit: "ns",
-		beside: beside,
-	}, {
-		name:  fmt.Sprintf("malloc and free with every block recorded, over native: %d threads, %d frames", threads, frames),
-		value: median(exacts), bound: exactBound, unit: "ns",
-		beside: beside,
-	}}
+		beside: fmt.Sprintf("native %.1f ns; heaptrack adds %.0f ns", native, tracked-native),
+	}
 }
 
-// nanoseconds measures n times a quarter of a second.
+// span is how long something takes, in nanoseconds.
+type span struct{ cpu, wall float64 }
+
+// over is by how much it is longer than another.
+func (s span) over(t span) span { return span{s.cpu - t.cpu, s.wall - t.wall} }
+
+// middle is the median of each.
+func middle(list []span) span {
+	var cpu, wall []float64
+	for _, s := range list {
+		cpu, wall = append(cpu, s.cpu), append(wall, s.wall)
+	}
+	return span{median(cpu), median(wall)}
+}
+
+// spans asks a program n times.
+func spans(b *bench, p *fixture.Proc, question string, n int) []span {
+	var list []span
+	for range n {
+		answer := p.Ask(question, "ns")
+		list = append(list, span{b.number(answer, "ns"), b.number(answer, "wall")})
+	}
+	return list
+}
+
+// pairsOf measures n times a quarter of a second.
+func pairsOf(b *bench, p *fixture.Proc, n int) []span { return spans(b, p, "measure 250", n) }
+
+// nanoseconds is the CPU time of it.
 func nanoseconds(b *bench, p *fixture.Proc, n int) []float64 {
 	var list []float64
-	for range n {
-		list = append(list, b.number(p.Ask("measure 250", "ns"), "ns"))
+	for _, s := range pairsOf(b, p, n) {
+		list = append(list, s.cpu)
 	}
 	return list
 }
@@ -82,21 +97,21 @@ type sample struct {
 	ns         float64
 }
 
-// watched measures while a command of stanch watches, and holds by its report
-// that its probe was there.
-func watched(b *bench, p *fixture.Proc, there func(report string) error, command ...string) []float64 {
+// watched measures while stanch diagnose watches, and holds that its probe was
+// there.
+func watched(b *bench, p *fixture.Proc) []float64 {
 	for try := 1; ; try++ {
 		report := filepath.Join(b.TempDir(), "report.json")
 		done := make(chan error, 1)
 		began := time.Now()
 		go func() {
-			_, err := attempt(b.stanch, append(command, "-o", report, strconv.Itoa(p.PID()))...)
+			_, err := attempt(b.stanch, "diagnose", "--for", "8s", "-o", report, strconv.Itoa(p.PID()))
 			done <- err
 		}()
 		samples, err := samplesUntil(b, p, done)
 		ended := time.Now()
 		if err == nil {
-			err = there(report)
+			err = placed(report)
 		}
 		if err != nil {
 			b.again(try, err)
@@ -109,7 +124,7 @@ func watched(b *bench, p *fixture.Proc, there func(report string) error, command
 			}
 		}
 		if len(list) < 4 {
-			b.Fatalf("stanch %s ended after %v: too short to measure", command[0], ended.Sub(began))
+			b.Fatalf("stanch diagnose ended after %v: too short to measure", ended.Sub(began))
 		}
 		return list
 	}
@@ -129,18 +144,6 @@ func samplesUntil(b *bench, p *fixture.Proc, done <-chan error) (samples []sampl
 	}
 }
 
-// recorded is nil when the table of a recording counts blocks one by one.
-func recorded(path string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(text, []byte(`"mode": "exact"`)) {
-		return fmt.Errorf("%s: not an exact recording: %.200s", path, text)
-	}
-	return nil
-}
-
 // placed is nil when the report says that a probe ran and is removed.
 func placed(path string) error {
 	text, err := os.ReadFile(path)
@@ -155,18 +158,4 @@ func placed(path string) error {
 		return fmt.Errorf("no probe was placed, or it is not removed: %q %q", r.Notes, r.Gaps)
 	}
 	return nil
-}
-
-// heaptracked measures the same program below heaptrack.
-func heaptracked(b *bench, exe string, args []string) float64 {
-	heaptrack := fixture.Package(b, "heaptrack")
-	p := fixture.Start(b, heaptrack, append([]string{"-o", filepath.Join(b.TempDir(), "track"), exe}, args...)...)
-	var list []float64
-	for range 3 {
-		list = append(list, b.number(p.Ask("measure 1000", "ns"), "ns"))
-	}
-	ns := median(list)
-	p.Say("quit")
-	_ = p.Wait() // its own exit code is not our matter
-	return ns
 }
