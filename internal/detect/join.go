@@ -15,7 +15,11 @@ import (
 func Join(reports ...*leak.Report) *leak.Report {
 	out := &leak.Report{}
 	gaps := common(reports, func(r *leak.Report) []string { return r.Gaps })
-	notes := common(reports, func(r *leak.Report) []string { return r.Notes })
+	// What was not examined has fewer notes; that takes nothing from the others'.
+	examined := slices.DeleteFunc(slices.Clone(reports), func(r *leak.Report) bool {
+		return len(r.Targets) == 1 && r.Targets[0].LostDirect == nil
+	})
+	notes := common(examined, func(r *leak.Report) []string { return r.Notes })
 	var own []string // notes of some processes only
 	whose := map[string][]*leak.ReportTarget{}
 	for _, r := range reports {

@@ -17,6 +17,7 @@ func ofProcess(pid int, exe string, fs ...leak.Finding) *leak.Report {
 		Findings: fs, Observed: leak.Observed{Start: start, DurationS: 2, PauseMS: []float64{1}},
 		Notes: []string{"pools are not seen"},
 	}
+	r.Targets[0].LostDirect = &leak.ReportBlocks{}
 	for i := range r.Findings {
 		r.Findings[i].Target = 1
 	}
@@ -102,7 +103,8 @@ func TestJoinFoldsTheInstructionsOfOneLine(t *testing.T) {
 }
 
 func TestJoinSaysWhoseNotesTheyAre(t *testing.T) {
-	rs := []*leak.Report{ofProcess(5, "test"), ofProcess(6, "test"), ofProcess(7, "su")}
+	rs := []*leak.Report{ofProcess(5, "test"), ofProcess(6, "test"), ofProcess(7, "su"), ofProcess(8, "odd")}
+	rs[3].Targets[0].LostDirect, rs[3].Notes = nil, nil // it was not examined
 	rs[0].Notes = append(rs[0].Notes, "no probe: x")
 	rs[1].Notes = append(rs[1].Notes, "no probe: x")
 	rs[2].Notes = append(rs[2].Notes, "not checked: y")

@@ -113,8 +113,14 @@ func tell(t *testing.T, story string) string {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	for _, f := range Run(books.View(), c) {
+	view := books.View()
+	for _, f := range Run(view, c) {
 		say(&out, &f)
+	}
+	for _, p := range view.Procs {
+		if direct, indirect, reachable := Totals(p); direct != nil {
+			fmt.Fprintf(&out, "at exit: direct %+v, indirect %+v, reachable %+v\n", *direct, *indirect, *reachable)
+		}
 	}
 	return out.String()
 }

@@ -262,6 +262,9 @@ func quantity(s *section, f *leak.Finding) string {
 		noun = "block"
 	}
 	text := counted(count, noun)
+	if f.BytesAre == "estimated" {
+		text = "about " + text
+	}
 	if bytes > 0 || f.Kind == leak.KindMemory.String() {
 		text += ", " + leak.FormatBytes(float64(bytes))
 	}
