@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -93,4 +96,27 @@ func inShort(f *leak.Finding) string {
 		s += fmt.Sprintf("; %s: %s %d/%d", r.What, name(r.Stack, r.Site), r.Count, r.Bytes)
 	}
 	return s
+}
+
+// TestEndingUnseen: a program that cannot hold a probe runs to its end, and the
+// report says that it was not examined.
+func TestEndingUnseen(t *testing.T) {
+	exe := filepath.Join(t.TempDir(), "tiny32")
+	text := tiny32()
+	text[len(text)-8] = 1 // __NR_exit in place of __NR_pause
+	if err := os.WriteFile(exe+".bytes", text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, exe+".bytes", exe)
+	if err := exec.Command(exe).Run(); err != nil {
+		t.Skipf("this kernel runs no 32-bit programs: %v", err)
+	}
+	o, r := ran(t, "--", exe)
+	if len(r.Targets) != 1 || o.code != 0 {
+		t.Fatalf("exit code %d, %+v\n%s", o.code, r.Targets, o.err)
+	}
+	p := &r.Targets[0]
+	if said := strings.Join(append(r.Gaps, p.Gaps...), "\n"); p.LostDirect != nil || p.Ended != "exit 0" || !strings.Contains(said, "not recorded") || !strings.Contains(said, "32-bit") {
+		t.Errorf("%+v, not seen: %s", p, said)
+	}
 }
