@@ -252,6 +252,27 @@ func TestRunKilled(t *testing.T) {
 	}
 }
 
+// TestRunPools: blocks of an allocator of the program's own.
+func TestRunPools(t *testing.T) {
+	t.Parallel()
+	exe := compile(t, "pools.c")
+	o, r := ran(t, "--alloc", "pool_get:size=1", "--free", "pool_put:ptr=1", "--", "sh", "-c", exe+"; true")
+	found := 0
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Kind == leak.KindPool.String() && f.Count == 20 && f.Bytes == 960 && f.Stack[f.Site].Function == "work" {
+			found++
+		}
+	}
+	if o.code != 0 || found != 1 {
+		t.Errorf("exit code %d, %+v\n%s", o.code, r.Findings, o.err)
+	}
+	if _, r := ran(t, "--alloc", "pool_none:size=1", "--", exe); !strings.Contains(strings.Join(r.Notes, " "), "--alloc and --free") {
+		t.Errorf("the notes do not say that nothing was watched: %q", r.Notes)
+	}
+	stanch(t, "run", "--alloc", "pool_get:sz=1", "--", exe).wantLine(t, 2, "--alloc pool_get:sz=1")
+	stanch(t, "run", "--free", "pool_put", "--", exe).wantLine(t, 2, "ptr=1")
+}
+
 // TestRunDebugger: a debugger among the programs works as ever; what it traces is
 // not checked.
 func TestRunDebugger(t *testing.T) {

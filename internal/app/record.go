@@ -34,6 +34,8 @@ type recordFlags struct {
 	maxSize     bytesFlag
 	dryRun      bool
 	quiet       bool
+	own         hookFlags
+	hooks       []probe.Hook
 }
 
 // Bounds of the flags: the frames of a stack and the ranges of sizes that a
@@ -92,6 +94,7 @@ three times, for milliseconds.`,
 	fl.Float64Var(&f.maxOverhead, "max-overhead", 3, "the most CPU the probe may use, in percent of the target's own; above it, it records less and says so; 100 for no limit")
 	fl.DurationVar(&f.maxPause, "max-pause", 250*time.Millisecond, "the longest the target may stand still while the probe is placed, and while it is removed")
 	fl.IntVar(&f.maxFrames, "max-frames", mostFrames, "the most frames of a stack")
+	f.own.flags(cmd)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the predicted pause and memory, and whether it would refuse; touch nothing")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
 	return cmd
@@ -119,6 +122,10 @@ func (f *recordFlags) check(modeGiven bool) error {
 	case f.maxSize < leastRecord:
 		return usagef("--max-size is %d; a recording needs 64K or more", f.maxSize)
 	}
+	var err error
+	if f.hooks, err = f.own.hooks(); err != nil {
+		return err
+	}
 	if err := f.show.check(); err != nil {
 		return err
 	}
@@ -144,7 +151,7 @@ func (f *recordFlags) plan() leak.Recorded {
 func (f *recordFlags) probe(o *observation) probe.Options {
 	p := probe.Options{
 		Atlas: o.atlas, Clock: o.clock, SampleBytes: uint64(f.sampleBytes), MaxFrames: f.maxFrames,
-		MaxOverhead: f.maxOverhead / 100, MaxPause: f.maxPause,
+		MaxOverhead: f.maxOverhead / 100, MaxPause: f.maxPause, Hooks: f.hooks,
 	}
 	if f.maxOverhead == 100 {
 		p.MaxOverhead = -1 // what the probe measures may be more, by its own error

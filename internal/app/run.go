@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,8 @@ type runFlags struct {
 	reachable    bool
 	checkEvery   time.Duration
 	saveEvery    time.Duration
+	own          hookFlags
+	hooks        []probe.Hook
 }
 
 func (a *app) run() *cobra.Command {
@@ -84,6 +87,7 @@ found, else 0; 125 when stanch failed, 126 and 127 when the program could not be
 	fl.DurationVar(&f.checkEvery, "check-every", 0, "also look while it runs, so often, and say what is lost since the look before")
 	fl.DurationVar(&f.saveEvery, "save-every", 60*time.Second, "write the report as it stands to the file of -o so often, so that little is lost when stanch is killed; 0 for never")
 	fl.BoolVar(&f.look.showContents, "show-contents", false, "show the first bytes of lost blocks (they may hold secrets)")
+	f.own.flags(cmd)
 	f.sampleBytes = 512 << 10
 	fl.Var(&f.sampleBytes, "sample-bytes", "with --mode sample: mean distance of samples in allocated bytes; K, M, G allowed")
 	return cmd
@@ -103,6 +107,10 @@ func (f *runFlags) check() error {
 		return usagef("--max-overhead is a percentage, or 0 for no limit, not %g", f.maxOverhead)
 	case f.sampleBytes < 4<<10:
 		return usagef("--sample-bytes is %d; below 4K use --mode exact", f.sampleBytes)
+	}
+	var err error
+	if f.hooks, err = f.own.hooks(); err != nil {
+		return err
 	}
 	return f.look.out.check()
 }
@@ -188,6 +196,7 @@ type run struct {
 	lock   *sync.Mutex // of books
 	books  *ledger.Ledger
 	sink   leak.Sink
+	hooked atomic.Bool // some program has all functions of --alloc and --free
 
 	mu       sync.Mutex // of what follows
 	programs map[leak.ProcID]*program
@@ -320,10 +329,17 @@ func (r *run) place(ctx context.Context, p *program, fromStart bool) {
 	r.working.Go(func() {
 		defer r.resume(p.target)
 		defer close(p.placed)
-		placed, err := probe.Place(ctx, p.target, probe.Options{
+		o := probe.Options{
 			Atlas: p.atlas, Clock: r.clock, Exact: r.flags.mode == "exact", FromStart: fromStart, Mappings: true,
-			SampleBytes: uint64(r.flags.sampleBytes), MaxOverhead: r.overhead(), MaxPause: runPause,
-		})
+			SampleBytes: uint64(r.flags.sampleBytes), MaxOverhead: r.overhead(), MaxPause: runPause, Hooks: r.flags.hooks,
+		}
+		placed, err := probe.Place(ctx, p.target, o)
+		if errors.Is(err, probe.ErrNoFunction) {
+			o.Hooks = nil // another program of the run has them
+			placed, err = probe.Place(ctx, p.target, o)
+		} else if err == nil {
+			r.hooked.Store(true)
+		}
 		if err != nil {
 			if !errors.Is(err, proc.ErrGone) {
 				p.note("no probe: %v; lines are not named", err)
@@ -545,6 +561,9 @@ func (r *run) report(more ...*leak.Report) *leak.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	whole := detect.Join(append(more, r.reports...)...)
+	if len(r.flags.hooks) > 0 && !r.hooked.Load() {
+		whole.Notes = append(whole.Notes, "no program of the run has all functions of --alloc and --free, so none of its own allocators was watched")
+	}
 	whole.Observed.Start = r.clock.Wall
 	whole.Observed.DurationS = r.clock.Now().Seconds()
 	return whole

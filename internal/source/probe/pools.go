@@ -146,7 +146,7 @@ func (v *view) symbol(objects []object, name string, files map[int]*allocator) (
 			return i, at, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("hook %q: no loaded file has a function of that name (stripped?): %w", name, proc.ErrUnsupported)
+	return 0, 0, fmt.Errorf("hook %q: no loaded file has a function of that name (stripped?): %w", name, ErrNoFunction)
 }
 
 // placeIslands chooses a page for each island, apart from what was chosen

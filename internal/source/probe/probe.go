@@ -32,6 +32,9 @@ var (
 	ErrNoRoom = errors.New("not enough memory for the probe")
 	// ErrPlaced: a stanch that still runs has its probe in the target.
 	ErrPlaced = errors.New("another stanch watches this process")
+	// ErrNoFunction: none of the files that the target has loaded has a function
+	// of Options.Hooks.
+	ErrNoFunction = errors.New("no such function")
 	// ErrBusy: the target was never at a point at which its code could be
 	// changed or the probe's memory be given back. Nothing was changed.
 	ErrBusy = errors.New("no safe moment was found")
