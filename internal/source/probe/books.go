@@ -150,6 +150,11 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	if err := p.drain(mem, head, true, sink); err != nil {
 		return err
 	}
+	if mem == leak.Memory(p.mem) {
+		if err := p.losses(head, sink); err != nil {
+			return err
+		}
+	}
 	if p.watch.cost.off {
 		return nil // releases are not seen any more
 	}

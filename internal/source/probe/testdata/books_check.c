@@ -602,6 +602,78 @@ static void check_hooks(void) {
   returns(c, 0x1000);
 }
 
+/* Recording from the start: releases of what is not held are told. */
+static void check_events(void) {
+  static char stack[1 << 16] __attribute__((aligned(4096)));
+  struct books *b = new_books(1, 64, 1024);
+  b->scratch = (u64)map((u64)SLOTS * MAX_FRAMES * 8);
+  memset(&near, 0, sizeof near);
+  struct state *st = &near.state;
+  struct event *ring = (struct event *)b->events;
+  st->on = st->exact = st->from_start = 1;
+  st->gen = 7;
+  st->lease[0] = st->lease[1] = ~0ull;
+  st->books = (u64)b;
+  st->seed = 1;
+  st->aims = 1;
+  st->aim[0].max = ~0ull;
+  memset(near.aim, 1, sizeof near.aim);
+  struct call *c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  CHECK(probe_enter(&c->f) == 2, "not exact");
+  returns(c, 0x1000);
+  CHECK(near.filter[0x100] == 0, "the filter is counted");
+  c = call_at(stack + 30000, CLASS_FREE, 0x1000, 0, 0);
+  probe_enter(&c->f);
+  CHECK(live(b) == 0 && b->events_head == 0, "an event for a block that was held");
+  c = call_at(stack + 30000, CLASS_FREE, 0x1000, 0, 0);
+  probe_enter(&c->f);
+  CHECK(b->events_head == 1 && ring[0].seq == 1 && ring[0].kind == EVENT_DOUBLE && ring[0].at == 0x1000 &&
+            ring[0].size == 100,
+        "no double release: %lu", b->events_head);
+  c = call_at(stack + 30000, CLASS_FREE, 0x2000, 0, 0);
+  probe_enter(&c->f);
+  CHECK(b->events_head == 2 && ring[1].kind == EVENT_INVALID, "no invalid release");
+  c = call_at(stack + 30000, CLASS_REALLOC, 0x3000, 10, 0);
+  CHECK(probe_enter(&c->f) == 2 && b->events_head == 3, "realloc of an unknown block");
+  returns(c, 0);
+  /* Another function that the same release goes on to; free of nothing; what
+   * the allocator gives back; what may have been missed. */
+  c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
+  probe_enter(&c->f);
+  returns(c, 0x4000);
+  c = call_at(stack + 30000, CLASS_FREE, 0x4000, 0, 0);
+  probe_enter(&c->f);
+  c = call_at(stack + 30000, CLASS_FREE, 0x4000, 0, 5);
+  probe_enter(&c->f);
+  c = call_at(stack + 30000, CLASS_FREE, 0, 0, 0);
+  probe_enter(&c->f);
+  st->alloc_lo = 0x50000;
+  st->alloc_hi = 0x51000;
+  c = call_at(stack + 30000, CLASS_FREE, 0x5000, 0, 0);
+  c->stack[0] = 0x50010;
+  probe_enter(&c->f);
+  b->lost_live = 1;
+  c = call_at(stack + 30000, CLASS_FREE, 0x5000, 0, 0);
+  probe_enter(&c->f);
+  CHECK(b->events_head == 3, "%lu events", b->events_head);
+
+  /* Blocks of a pool are kept apart, and hold nobody up. */
+  st->pool[3] = (struct pool){.alloc = 1, .size = 2, .count = 1};
+  st->pool[4] = (struct pool){.free = 1, .ptr = 2};
+  c = call_at(stack + 30000, CLASS_POOL, 3, 50, 3 << INFO_POOL_SHIFT);
+  CHECK(probe_enter(&c->f) == 2 && c->f.size == 150 && (my_slot()->owner & 1) == 0, "a pool's function");
+  CHECK(c->f.info & INFO_WORDS, "there are no stack words");
+  returns(c, 0x6000);
+  struct record r;
+  CHECK(live(b) == 1 && !live_take(b, 0x6000, &r), "a pool's block is malloc's");
+  c = call_at(stack + 30000, CLASS_POOL, 0, 0x6000, 4 << INFO_POOL_SHIFT);
+  CHECK(probe_enter(&c->f) == 0 && live(b) == 0, "a pool's release");
+  c = call_at(stack + 4096 * 8 - sizeof(struct frame) - 8, CLASS_POOL, 3, 50, 3 << INFO_POOL_SHIFT);
+  probe_enter(&c->f);
+  CHECK(!(c->f.info & INFO_WORDS), "words beyond the page, of a stack that nobody knows");
+  memset(&near, 0, sizeof near);
+}
+
 static void *claim(void *arg) {
   struct call *c = call_at((char *)arg, CLASS_ALLOC, 1 << 20, 0, 0);
   probe_enter(&c->f);
@@ -631,6 +703,7 @@ static void check_slots(void) {
 int main(void) {
   check_notes();
   check_hooks();
+  check_events();
   check_slots();
   check_interval();
   check_weight();
