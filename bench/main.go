@@ -179,7 +179,9 @@ run before others (nice -15), so that what else the machine does counts less:
   memory (wait4). Median of 3.
 - **pair**: CPU time of the threads that do nothing but malloc and free, blocks
   of 16 to 512 bytes, while ` + "`stanch diagnose`" + ` has its probe inside, less the same
-  before and after; median of 3. heaptrack runs the program from its start.
+  before and after; median of 3. Each block is freed 64 blocks later. With every
+  block recorded: the same while ` + "`stanch record --mode exact`" + ` watches. heaptrack
+  runs the program from its start.
 - **each recorded**: the same while ` + "`stanch record --mode exact`" + ` watches, its
   governor off (--max-overhead 100). Last in, first out: 16 blocks, then all of
   them freed in the opposite order. Random lifetimes: after the attach the

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,45 +14,57 @@ import (
 )
 
 // pair measures what a pair of malloc and free costs with the probe inside,
-// over what it costs alone, beside heaptrack.
+// sampling or recording every block, over what it costs alone, beside heaptrack.
 func pair(b *bench) []figure {
 	var figures []figure
 	for _, threads := range []int{1, 4} {
 		for _, frames := range []int{5, 20} {
-			b.step(func(b *bench) { figures = append(figures, pairs(b, threads, frames)) })
+			b.step(func(b *bench) { figures = append(figures, pairs(b, threads, frames)...) })
 		}
 	}
 	return figures
 }
 
-// settled is how long after its start, and before its end, stanch diagnose may
+// settled is how long after its start, and before its end, stanch may
 // be busy with something else than watching: snapshots, placing, removing.
 const settled = 1500 * time.Millisecond
 
-func pairs(b *bench, threads, frames int) figure {
+func pairs(b *bench, threads, frames int) []figure {
 	exe := fixture.Build(b, "mallocbench", "-O2", "-fomit-frame-pointer")
 	args := []string{"-t", strconv.Itoa(threads), "-f", strconv.Itoa(frames)}
 	p := fixture.Start(b, exe, args...)
-	var natives, overs []float64
+	var natives, overs, exacts []float64
 	for range 3 {
 		native := nanoseconds(b, p, 4)
-		probed := watched(b, p)
+		probed := watched(b, p, placed, "diagnose", "--for", "8s")
+		native = append(native, nanoseconds(b, p, 4)...)
+		exact := watched(b, p, recorded, "record", "--mode", "exact", "--max-overhead", "100", "--for", "6s", "--quiet")
 		native = append(native, nanoseconds(b, p, 4)...)
 		natives = append(natives, median(native))
 		overs = append(overs, median(probed)-median(native))
+		exacts = append(exacts, median(exact)-median(native))
 	}
 	tracked := tooled(b, b.heaptrack(), exe, args, func(p *fixture.Proc) []span { return pairsOf(b, p, 12) }).cpu
 	native := median(natives)
-	b.Logf("%d threads, %d frames: native %.1f ns, probe adds %.1f ns, heaptrack %.0f ns", threads, frames, natives, overs, tracked)
+	b.Logf("%d threads, %d frames: native %.1f ns, probe adds %.1f ns, %.1f ns when exact; heaptrack %.0f ns", threads, frames, natives, overs, exacts, tracked)
 	bound := 6.0
 	if threads > 1 {
 		bound = 9
 	}
-	return figure{
+	exactBound := 60.0
+	if threads > 1 || frames > 5 {
+		exactBound = 100
+	}
+	beside := fmt.Sprintf("native %.1f ns; heaptrack adds %.0f ns", native, tracked-native)
+	return []figure{{
 		name:  fmt.Sprintf("malloc and free with the probe, over native: %d threads, %d frames", threads, frames),
 		value: median(overs), bound: bound, unit: "ns",
-		beside: fmt.Sprintf("native %.1f ns; heaptrack adds %.0f ns", native, tracked-native),
-	}
+		beside: beside,
+	}, {
+		name:  fmt.Sprintf("malloc and free with every block recorded, over native: %d threads, %d frames", threads, frames),
+		value: median(exacts), bound: exactBound, unit: "ns",
+		beside: beside,
+	}}
 }
 
 // span is how long something takes, in nanoseconds.
@@ -97,21 +110,21 @@ type sample struct {
 	ns         float64
 }
 
-// watched measures while stanch diagnose watches, and holds that its probe was
-// there.
-func watched(b *bench, p *fixture.Proc) []float64 {
+// watched measures while a command of stanch watches, and holds by its report
+// that its probe was there.
+func watched(b *bench, p *fixture.Proc, there func(report string) error, command ...string) []float64 {
 	for try := 1; ; try++ {
 		report := filepath.Join(b.TempDir(), "report.json")
 		done := make(chan error, 1)
 		began := time.Now()
 		go func() {
-			_, err := attempt(b.stanch, "diagnose", "--for", "8s", "-o", report, strconv.Itoa(p.PID()))
+			_, err := attempt(b.stanch, append(command, "-o", report, strconv.Itoa(p.PID()))...)
 			done <- err
 		}()
 		samples, err := samplesUntil(b, p, done)
 		ended := time.Now()
 		if err == nil {
-			err = placed(report)
+			err = there(report)
 		}
 		if err != nil {
 			b.again(try, err)
@@ -124,7 +137,7 @@ func watched(b *bench, p *fixture.Proc) []float64 {
 			}
 		}
 		if len(list) < 4 {
-			b.Fatalf("stanch diagnose ended after %v: too short to measure", ended.Sub(began))
+			b.Fatalf("stanch %s ended after %v: too short to measure", command[0], ended.Sub(began))
 		}
 		return list
 	}
@@ -142,6 +155,18 @@ func samplesUntil(b *bench, p *fixture.Proc, done <-chan error) (samples []sampl
 			samples = append(samples, sample{began, time.Now(), ns})
 		}
 	}
+}
+
+// recorded is nil when the table of a recording counts blocks one by one.
+func recorded(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(text, []byte(`"mode": "exact"`)) {
+		return fmt.Errorf("%s: not an exact recording: %.200s", path, text)
+	}
+	return nil
 }
 
 // placed is nil when the report says that a probe ran and is removed.
