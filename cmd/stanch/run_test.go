@@ -273,6 +273,32 @@ func TestRunPools(t *testing.T) {
 	stanch(t, "run", "--free", "pool_put", "--", exe).wantLine(t, 2, "ptr=1")
 }
 
+// TestRunSandbox: a program whose filter would kill it for what stanch might do
+// runs on, and is checked as far as that goes.
+func TestRunSandbox(t *testing.T) {
+	t.Parallel()
+	o, r := ran(t, "--", compile(t, "filtered.c"))
+	if got := leaks(r); o.code != 3 || got["lose"][0] < 5 || got["lose"][0]+got["?"][0] != 9 {
+		t.Errorf("exit code %d, lost %v\n%s", o.code, got, o.err)
+	}
+}
+
+// TestRunOtherAllocator: where no heap can be walked, the books tell what was
+// never freed, and nothing is called a leak.
+func TestRunOtherAllocator(t *testing.T) {
+	t.Parallel()
+	o, r := ranAs(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "LD_PRELOAD=libjemalloc.so.2") }, "--", fixture.Build(t, "runme"), "lose", "3", "100")
+	if len(leaks(r)) > 0 || o.code != 0 {
+		t.Errorf("exit code %d, lost %v", o.code, leaks(r))
+	}
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Count == 3 && f.Bytes == 300 && f.Stack[f.Site].Function == "lose" {
+			return
+		}
+	}
+	t.Errorf("the blocks of lose are missing: %+v", r.Findings)
+}
+
 // TestRunDebugger: a debugger among the programs works as ever; what it traces is
 // not checked.
 func TestRunDebugger(t *testing.T) {
