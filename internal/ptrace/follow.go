@@ -67,8 +67,11 @@ func (f *Family) launch(c Command) error {
 	}
 	f.first = pid
 	var status unix.WaitStatus
-	if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil || !status.Stopped() {
-		return fmt.Errorf("the program ended before it began (%v): %w", err, proc.ErrGone)
+	if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
+		return fmt.Errorf("wait for the program: %w", err)
+	}
+	if !status.Stopped() {
+		return fmt.Errorf("the program ended before it began: %w", proc.ErrGone)
 	}
 	err = request("detach", unix.PTRACE_DETACH, pid, 0, uintptr(unix.SIGSTOP))
 	if err == nil {
