@@ -470,7 +470,7 @@ static void leave_pool(struct frame *f, struct books *b) {
 
 /* One call in TIMED reads the clock: to see whether stanch still lives, and how
  * long hooks take. */
-#define TIMED 16
+#define TIMED 64
 
 /* A hook that took longer than this many ticks (about 40 us) was not running
  * all the time: another thread had the processor. It tells nothing of cost. */

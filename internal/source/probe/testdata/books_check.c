@@ -587,7 +587,7 @@ static void check_hooks(void) {
   CHECK(probe_enter(&c->f) == 2, "one word of the lease is enough");
   returns(c, 0);
   st->lease[1] = 1;
-  for (int i = 0; i < 16 && st->on; i++) { /* one call in so many looks */
+  for (int i = 0; i < 64 && st->on; i++) { /* one call in so many looks */
     c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
     if (probe_enter(&c->f)) returns(c, 0);
   }
