@@ -63,7 +63,7 @@ func lastFirst(b *bench, threads, frames int, bound float64, theirs versus) figu
 	others := below(b, exe, args, func(p *fixture.Proc) []span { return pairsOf(b, p, 6) })
 	b.Logf("exact, %d threads, %d frames: native %.1f ns, added %.1f ns, others %v", threads, frames, native, added, others)
 	return figure{
-		name:  fmt.Sprintf("malloc and free, each recorded, over native: %d threads, %d frames", threads, frames),
+		name:  fmt.Sprintf("malloc and free, last in first out, every block recorded, over native: %d threads, %d frames", threads, frames),
 		value: added.cpu, bound: bound, unit: "ns",
 		beside: theirs.beside(native, added, others),
 	}
@@ -138,7 +138,7 @@ func anyFirst(b *bench) []figure {
 	native, added := middle(natives), middle(overs)
 	b.Logf("exact, random lifetimes: native %.1f ns, added %.1f ns, others %v; books %.1f bytes a block", natives, overs, others, books)
 	return []figure{{
-		name:  "malloc and free, each recorded, over native: random lifetimes, 1 million live blocks",
+		name:  "malloc and free, random lifetimes, 1 million live blocks, every block recorded, over native",
 		value: added.cpu, bound: 250, unit: "ns",
 		beside: versus{}.beside(native, added, others),
 	}, {

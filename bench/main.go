@@ -182,7 +182,7 @@ run before others (nice -15), so that what else the machine does counts less:
   before and after; median of 3. Each block is freed 64 blocks later. With every
   block recorded: the same while ` + "`stanch record --mode exact`" + ` watches. heaptrack
   runs the program from its start.
-- **each recorded**: the same while ` + "`stanch record --mode exact`" + ` watches, its
+- **every block recorded**: the same while ` + "`stanch record --mode exact`" + ` watches, its
   governor off (--max-overhead 100). Last in, first out: 16 blocks, then all of
   them freed in the opposite order. Random lifetimes: after the attach the
   program fills itself with 1 million blocks of 16 to 512 bytes, then frees any

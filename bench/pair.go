@@ -36,9 +36,9 @@ func pairs(b *bench, threads, frames int) []figure {
 	var natives, overs, exacts []float64
 	for range 3 {
 		native := nanoseconds(b, p, 4)
-		probed := watched(b, p, placed, "diagnose", "--for", "8s")
+		probed := watched(b, p, placed, "diagnose", "--for", "6s")
 		native = append(native, nanoseconds(b, p, 4)...)
-		exact := watched(b, p, recorded, "record", "--mode", "exact", "--max-overhead", "100", "--for", "6s", "--quiet")
+		exact := watched(b, p, recorded, "record", "--mode", "exact", "--max-overhead", "100", "--for", "5s", "--quiet")
 		native = append(native, nanoseconds(b, p, 4)...)
 		natives = append(natives, median(native))
 		overs = append(overs, median(probed)-median(native))
