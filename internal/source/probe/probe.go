@@ -8,6 +8,13 @@
 // fails. Everything else is done from here, from outside: finding the
 // allocator, moving its first instructions, compiling unwind tables, reading.
 //
+// With [Options.Exact] every block is recorded. The live table is a row of
+// levels, each twice as large as the one before, of which only those in use are
+// touched; a block takes 16 bytes there, about 34 with the room between. When
+// all are full, blocks are left out and a Gap says so once. With FromStart a
+// release of what is not held is told as well, which costs a second stack for
+// each pair; events wait in a bounded ring that each look empties.
+//
 // The target survives whatever happens to stanch. The hooks go quiet when
 // their lease is not renewed for five seconds, and in forked children at once
 // (MADV_WIPEONFORK, Linux 4.14). [Detach] removes what a killed stanch left.
