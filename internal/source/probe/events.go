@@ -131,7 +131,7 @@ func (p *Probe) doubtful(a leak.Addr) bool {
 // beforeIt lists where blocks may lie at the time of a placement.
 func beforeIt(v *view, maps []leak.Mapping) []leak.Range {
 	var linker *leak.Mapping
-	if base, err := v.auxv(proc.AuxBase); err == nil && base != 0 {
+	if base, err := v.t.Auxv(proc.AuxBase); err == nil && base != 0 {
 		linker = proc.Find(maps, leak.Addr(base))
 	}
 	var out []leak.Range

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"stanch/internal/leak"
@@ -39,20 +38,6 @@ func (v *view) word(a uint64) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// auxv reads one entry of the auxiliary vector, getauxval(3).
-func (v *view) auxv(key uint64) (uint64, error) {
-	b, err := os.ReadFile(v.t.Path("auxv"))
-	if err != nil {
-		return 0, err
-	}
-	for ; len(b) >= 16; b = b[16:] {
-		if binary.LittleEndian.Uint64(b) == key {
-			return binary.LittleEndian.Uint64(b[8:]), nil
-		}
-	}
-	return 0, fmt.Errorf("the auxiliary vector has no entry %d", key)
-}
-
 // errNotLoaded: the dynamic linker has not yet done its work.
 var errNotLoaded = errors.New("the program is still being loaded")
 
@@ -68,7 +53,7 @@ func (v *view) objects() ([]object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("executable: %w", err)
 	}
-	entry, err := v.auxv(proc.AuxEntry)
+	entry, err := v.t.Auxv(proc.AuxEntry)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +110,7 @@ func (v *view) debugger(file *elf.File, bias uint64) (at uint64, dynamic bool, e
 // interpreterDebug finds _r_debug in the dynamic linker, for programs linked
 // without DT_DEBUG.
 func (v *view) interpreterDebug() (uint64, bool, error) {
-	base, err := v.auxv(proc.AuxBase)
+	base, err := v.t.Auxv(proc.AuxBase)
 	if err != nil {
 		return 0, true, err
 	}
