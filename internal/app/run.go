@@ -360,9 +360,9 @@ func (r *run) overhead() float64 {
 }
 
 // born gives a forked process a probe of its own: the copy of its parent's is
-// quiet. What it inherited is its parent's to lose.
+// quiet. What it inherited is its parent's to lose, which may have ended by now.
 func (r *run) born(ctx context.Context, e ptrace.Event) {
-	if r.flags.noChildren || r.program(e.Parent) == nil {
+	if r.flags.noChildren {
 		r.resume(e.Target)
 		return
 	}
