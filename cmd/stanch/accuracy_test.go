@@ -174,6 +174,7 @@ var trials = []trial{
 	{program: "runme", args: "fork fork lose 5 40 chain 3 16 exit 4"},
 	{program: "runme", args: "lose 2 100 keep 3 50 fork lose 5 40", differs: inherited, extra: leftover{definite: blocks{2, 200}, reachable: blocks{3, 150}}},
 	{program: "runme", args: "daemon sleep 50 lose 5 40"},
+	{program: "runme", args: "daemon daemon daemon lose 5 40"},
 	{program: "runme", args: "closeall undumpable usr1 lose 5 40 unmapped 100000"},
 	{program: "ls", debian: true, args: "-lR /etc/default"},
 	{program: "sort", debian: true, args: "/etc/services /etc/protocols /etc/passwd"},
