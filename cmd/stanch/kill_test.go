@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,18 +59,15 @@ func TestKilledAtSteps(t *testing.T) {
 				t.Parallel()
 				v := newVictim(t)
 				for p := range queue {
-					var name string
-					v.repeatedly(func(v *victim) {
-						o := beginAs(t, faulty(exe, "STANCH_STEPS=1", fmt.Sprintf("%s=%d", p.source.env, p.n)), append(p.command, v.pid)...).wait()
-						name = p.String() + " (ended before)"
-						if o.code < 0 {
-							// Steps are not the same each time: signals come in between.
-							name = p.source.prefix + lastStep(o.err, p.source)
-						} else {
-							o.wantCode(v.t, 0, 3) // fewer steps than the first time
-						}
-						v.examine(p.String()+": "+name, o)
-					})
+					o := beginAs(t, faulty(exe, "STANCH_STEPS=1", fmt.Sprintf("%s=%d", p.source.env, p.n)), append(p.command, v.pid)...).wait()
+					name := p.String() + " (ended before)"
+					if o.code < 0 {
+						// Steps are not the same each time: signals come in between.
+						name = p.source.prefix + lastStep(o.err, p.source)
+					} else {
+						o.wantCode(t, 0, 3) // fewer steps than the first time
+					}
+					v.examine(p.String()+": "+name, o)
 					mu.Lock()
 					died[name]++
 					mu.Unlock()
@@ -111,15 +107,13 @@ func TestKilledAtRandom(t *testing.T) {
 				if n%3 != 0 {
 					after /= 16
 				}
-				v.repeatedly(func(v *victim) {
-					s := begin(t, "diagnose", roomy, "--for", "2s", v.pid)
-					select {
-					case <-time.After(after):
-					case <-s.done:
-					}
-					o := s.kill()
-					v.examine(fmt.Sprintf("killed after %v", after), o)
-				})
+				s := begin(t, "diagnose", roomy, "--for", "2s", v.pid)
+				select {
+				case <-time.After(after):
+				case <-s.done:
+				}
+				o := s.kill()
+				v.examine(fmt.Sprintf("killed after %v", after), o)
 			}
 		})
 	}
@@ -154,13 +148,13 @@ func TestScanAfterDeath(t *testing.T) {
 
 // victim is a target that stanch dies on, again and again.
 type victim struct {
-	t      testing.TB
+	t      *testing.T
 	p      *fixture.Proc
 	pid    string
 	before traces
 }
 
-func newVictim(t testing.TB) *victim {
+func newVictim(t *testing.T) *victim {
 	t.Helper()
 	v := &victim{t: t}
 	v.start()
@@ -174,66 +168,6 @@ func (v *victim) start() {
 	v.p.Ask("load off", "ok")
 	v.before = settled(v.t, v.p.PID())
 	v.p.Ask("load low", "ok")
-}
-
-// repeatedly lets stanch die on the target, and again on new ones when something
-// went wrong: where a death does harm, it does so each time, while a call that
-// it happens to interrupt may send one of the target's stories another way.
-func (v *victim) repeatedly(die func(*victim)) {
-	v.t.Helper()
-	const times = 3
-	for n := 1; ; n++ {
-		t := &onceMore{TB: v.t}
-		done := make(chan struct{})
-		go func() {
-			w := *v
-			w.t = t
-			defer func() { // also after Fatal
-				v.p, v.pid, v.before = w.p, w.pid, w.before
-				close(done)
-			}()
-			die(&w)
-		}()
-		<-done
-		switch {
-		case !t.failed:
-			v.t.Log(t.text.String())
-			return
-		case n == times || v.t.Failed():
-			v.t.Errorf("%d times: %s", n, t.text.String())
-			return
-		}
-		v.t.Logf("time %d of %d: %s", n, times, t.text.String())
-		v.p.Kill()
-		v.start()
-	}
-}
-
-// onceMore is a test that may be tried again. It belongs to one goroutine.
-type onceMore struct {
-	testing.TB
-	text   strings.Builder
-	failed bool
-}
-
-func (t *onceMore) Log(args ...any)            { fmt.Fprintln(&t.text, args...) }
-func (t *onceMore) Logf(f string, args ...any) { fmt.Fprintf(&t.text, f+"\n", args...) }
-func (t *onceMore) Failed() bool               { return t.failed }
-
-func (t *onceMore) Errorf(f string, args ...any) {
-	t.failed = true
-	t.Logf(f, args...)
-}
-
-func (t *onceMore) Fatal(args ...any) {
-	t.failed = true
-	t.Log(args...)
-	runtime.Goexit()
-}
-
-func (t *onceMore) Fatalf(f string, args ...any) {
-	t.Errorf(f, args...)
-	runtime.Goexit()
 }
 
 // check asks the target whether it checks out. A stanch that dies after it told
@@ -274,9 +208,6 @@ func (v *victim) examine(how string, killed outcome) {
 	patiently(v.t, "detach", v.pid).wantCode(v.t, 0)
 	patiently(v.t, "scan", roomy, v.pid).wantCode(v.t, 0, 3)
 	v.p.Ask("load off", "")
-	if !interrupted && v.cutShort() {
-		interrupted = true
-	}
 	if !interrupted {
 		untouched(v.t, v.p.PID(), v.before)
 		v.p.Ask("load low", "ok")
@@ -288,26 +219,6 @@ func (v *victim) examine(how string, killed outcome) {
 	v.t.Logf("%s: calls were interrupted, as by SIGSTOP", how)
 	v.p.Kill()
 	v.start()
-}
-
-// cutShort reports whether the resting target has other sockets than before, and
-// nothing else that differs: stanch makes no system call in a target that gives
-// it a socket, but a call of the target that its death interrupted may have ended
-// one of the target's own stories early.
-func (v *victim) cutShort() bool {
-	v.t.Helper()
-	after := settled(v.t, v.p.PID())
-	if maps.Equal(v.before.descriptors, after.descriptors) {
-		return false
-	}
-	v.p.Ask("load low", "ok")
-	answer := v.p.Ask("check", "")
-	v.p.Ask("load off", "")
-	after = settled(v.t, v.p.PID())
-	v.t.Logf("descriptors before %v, after %v; %s", v.before.descriptors, after.descriptors, answer)
-	own := maps.Clone(after.descriptors)
-	own["socket"] = v.before.descriptors["socket"]
-	return maps.Equal(v.before.descriptors, own)
 }
 
 // tail is the end of a long text.
