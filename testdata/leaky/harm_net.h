@@ -113,7 +113,7 @@ struct connection {
 
 struct server {
   connection slots[SLOTS];
-  int epoll, listener;
+  int epoll, listener, open;
 };
 
 bool set_server(part *p) {
@@ -131,6 +131,7 @@ void hang_up(server *s, uint32_t slot) {
   connection *c = &s->slots[slot];
   c->open = false;
   c->generation++;
+  s->open--;
   close(c->fd);
   shared->closed[slot] = now_ns();
 }
@@ -147,6 +148,7 @@ void take_connection(part *p, server *s) {
   connection *c = &s->slots[slot];
   c->fd = fd;
   c->open = true;
+  s->open++;
   shared->closed[slot] = 0;
   epoll_event e = {};
   e.events = EPOLLIN | EPOLLRDHUP;
@@ -172,8 +174,7 @@ void answer_connection(part *p, server *s, uint64_t data) {
   hang_up(s, slot);
 }
 
-void server_once(part *p) {
-  server *s = static_cast<server *>(p->p);
+void serve_events(part *p, server *s) {
   epoll_event events[8];
   int n = epoll_wait(s->epoll, events, 8, 50);
   expect(p, n >= 0, "epoll_wait");
@@ -183,7 +184,14 @@ void server_once(part *p) {
     else
       answer_connection(p, s, events[i].data.u64);
   }
-  if (!parking) return;
+}
+
+/* A round leaves no connection open, whenever the order to park comes: parked
+ * parts have the same descriptors each time. */
+void server_once(part *p) {
+  server *s = static_cast<server *>(p->p);
+  do serve_events(p, s);
+  while (s->open > 0 && !parking);
   for (uint32_t slot = 0; slot < SLOTS; slot++)
     if (s->slots[slot].open) hang_up(s, slot);
 }

@@ -34,8 +34,8 @@ void clock_nanosleep_timed(part *p) {
 }
 
 void clock_nanosleep_until(part *p) {
-  timespec until = in_ms(CLOCK_MONOTONIC, T);
   int64_t t = now_ns();
+  timespec until = in_ms(CLOCK_MONOTONIC, T);
   expect(p, clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == 0, "not 0");
   expect_time(p, t, T, 0);
 }
@@ -48,8 +48,8 @@ bool set_semaphore(part *p) {
 }
 
 void sem_timed(part *p) {
-  timespec until = in_ms(CLOCK_REALTIME, T);
   int64_t t = now_ns();
+  timespec until = in_ms(CLOCK_REALTIME, T);
   expect(p, sem_timedwait(static_cast<sem_t *>(p->p), &until) < 0 && errno == ETIMEDOUT, "not ETIMEDOUT");
   expect_time(p, t, T, 0);
 }
@@ -75,8 +75,8 @@ bool set_condition(part *p) {
 
 void cond_timed(part *p) {
   condition *c = static_cast<condition *>(p->p);
-  timespec until = in_ms(CLOCK_REALTIME, T);
   int64_t t = now_ns();
+  timespec until = in_ms(CLOCK_REALTIME, T);
   pthread_mutex_lock(&c->lock);
   int r;
   while ((r = pthread_cond_timedwait(&c->cond, &c->lock, &until)) == 0) {
@@ -283,8 +283,8 @@ bool set_posix_queue(part *p) {
 
 void mq_timed(part *p) {
   char m[16];
-  timespec until = in_ms(CLOCK_REALTIME, T);
   int64_t t = now_ns();
+  timespec until = in_ms(CLOCK_REALTIME, T);
   expect(p, mq_timedreceive(p->a, m, sizeof m, nullptr, &until) < 0 && errno == ETIMEDOUT, "not ETIMEDOUT");
   expect_time(p, t, T, 0);
 }
