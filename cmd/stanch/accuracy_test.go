@@ -201,7 +201,6 @@ type row struct{ stanch, valgrind leftover }
 // the other and with the program's own list. The table of docs/ACCURACY.md is
 // what it measures: STANCH_ACCURACY=write writes it anew.
 func TestAccuracy(t *testing.T) {
-	valgrind := fixture.Package(t, "valgrind")
 	var mu sync.Mutex
 	rows := map[string]row{}
 	t.Run("programs", func(t *testing.T) {
@@ -217,11 +216,11 @@ func TestAccuracy(t *testing.T) {
 				}
 				r.valgrind = r.stanch
 				if tr.fails == "" {
-					r.valgrind = tr.underValgrind(t, valgrind, "--run-libc-freeres=no", "--run-cxx-freeres=no")
+					r.valgrind = tr.underValgrind(t, "--run-libc-freeres=no", "--run-cxx-freeres=no")
 					tr.agreesWithValgrind(t, &r)
 				}
 				if tr.freed != (blocks{}) {
-					byDefault := tr.underValgrind(t, valgrind).total()
+					byDefault := tr.underValgrind(t).total()
 					if got := r.valgrind.total().away(byDefault); got != tr.freed || byDefault.n > r.valgrind.total().n {
 						t.Errorf("valgrind has the libraries free %v, want %v", got, tr.freed)
 					}
@@ -419,12 +418,12 @@ var valgrindLine = regexp.MustCompile(`(definitely lost|indirectly lost|possibly
 
 // underValgrind counts what valgrind finds in the program's processes. It
 // cannot replace the allocator of a static program, and gets the dynamic one.
-func (tr *trial) underValgrind(t *testing.T, valgrind string, options ...string) leftover {
+func (tr *trial) underValgrind(t *testing.T, options ...string) leftover {
 	t.Helper()
 	dir := t.TempDir()
 	flags := slices.DeleteFunc(slices.Clone(tr.flags), func(f string) bool { return f == "-static" })
-	line := append([]string{valgrind, "--leak-check=full", "--show-leak-kinds=all", "--log-file=" + filepath.Join(dir, "log.%p")}, append(options, tr.own...)...)
-	pid, _ := tr.perform(t, append(line, tr.command(t, flags...)...))
+	line := fixture.Valgrind(t, append(options, "--show-leak-kinds=all", "--log-file="+filepath.Join(dir, "log.%p"))...)
+	pid, _ := tr.perform(t, slices.Concat(line, tr.own, tr.command(t, flags...)))
 	logs := filepath.Join(dir, "log.*")
 	if tr.alone {
 		logs = filepath.Join(dir, fmt.Sprintf("log.%d", pid))

@@ -14,13 +14,13 @@ import (
 // losses of the same program without valgrind.
 func TestValgrindSuppressions(t *testing.T) {
 	privileged(t)
-	valgrind := fixture.Package(t, "valgrind")
 	for _, name := range []string{"direct", "objects"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			exe := fixture.Build(t, name)
 			file := filepath.Join(t.TempDir(), "log")
-			v := fixture.Start(t, valgrind, "-q", "--leak-check=full", "--gen-suppressions=all", "--log-file="+file, exe)
+			line := fixture.Valgrind(t, "-q", "--gen-suppressions=all", "--log-file="+file, exe)
+			v := fixture.Start(t, line[0], line[1:]...)
 			v.Ask("leak 24", "ok")
 			v.Quit()
 			log, err := os.ReadFile(file)

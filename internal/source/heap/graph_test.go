@@ -22,7 +22,8 @@ func TestAgainstValgrind(t *testing.T) {
 	say := []string{"keep 20", "leak 34"}
 
 	log := filepath.Join(t.TempDir(), "log")
-	v := fixture.Start(t, fixture.Package(t, "valgrind"), "--leak-check=full", "--log-file="+log, exe)
+	line := fixture.Valgrind(t, "--log-file="+log, exe)
+	v := fixture.Start(t, line[0], line[1:]...)
 	p := fixture.Start(t, exe)
 	for _, line := range say {
 		v.Ask(line, "ok")
