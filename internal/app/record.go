@@ -461,15 +461,5 @@ func (a *app) recordDryRun(t *proc.Target, f *recordFlags) error {
 		fmt.Fprintf(w, "  memory   up to %s for the probe's tables; %s left before %s\n", size(min(64<<20, least.Left/20)), size(least.Left), least)
 	}
 	fmt.Fprintf(w, "  cpu      held below %g %% of the target's own\n", f.maxOverhead)
-	for _, n := range plan.Notes {
-		fmt.Fprintf(w, "  note     %s\n", n)
-	}
-	for _, r := range plan.Refusals {
-		fmt.Fprintf(w, "  refused  %s\n", r)
-	}
-	if len(plan.Refusals) > 0 {
-		return codeError{ExitFault, nil}
-	}
-	fmt.Fprintln(w, "  would go ahead")
-	return nil
+	return a.tellVerdict(plan)
 }

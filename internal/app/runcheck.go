@@ -62,19 +62,29 @@ func (r *run) living() []*program {
 	return out
 }
 
-// check takes two looks at a running process, and gives what is lost since the
-// check before; nil when nothing is.
-func (r *run) check(ctx context.Context, p *program) *leak.Report {
+// enter takes the right to look at the process once its probe is in, or could
+// not be; without it when the process is over or ctx done.
+func (p *program) enter(ctx context.Context) bool {
 	select {
 	case <-p.placed:
 	case <-ctx.Done():
-		return nil
+		return false
 	}
 	p.looking.Lock()
-	defer p.looking.Unlock()
 	if p.over {
+		p.looking.Unlock()
+		return false
+	}
+	return true
+}
+
+// check takes two looks at a running process, and gives what is lost since the
+// check before; nil when nothing is.
+func (r *run) check(ctx context.Context, p *program) *leak.Report {
+	if !p.enter(ctx) {
 		return nil
 	}
+	defer p.looking.Unlock()
 	err := p.scan(ctx, p.probe)
 	if err == nil {
 		if err = p.apart(ctx); err == nil {
@@ -149,14 +159,11 @@ func (r *run) save(ctx context.Context) {
 
 // soFar is what the probe's books say of a running process.
 func (r *run) soFar(ctx context.Context, p *program) *leak.Report {
-	select {
-	case <-p.placed:
-	case <-ctx.Done():
+	if !p.enter(ctx) {
 		return nil
 	}
-	p.looking.Lock()
 	defer p.looking.Unlock()
-	if p.over || p.probe == nil {
+	if p.probe == nil {
 		return nil
 	}
 	if err := p.probe.Books(nil, r.sink); err != nil {

@@ -168,6 +168,12 @@ func (a *app) dryRun(t *proc.Target, f *lookFlags) error {
 	fmt.Fprintf(w, "%s: nothing was touched\n", nameOf(t))
 	fmt.Fprintf(w, "  pause    about %.0f ms for each snapshot; scan takes 2, diagnose 3 to 5 within --max-pause %v\n", plan.Pause.Seconds()*1000, f.maxPause)
 	fmt.Fprintf(w, "  memory   about %s while a snapshot lives; %s left before %s\n", size(plan.Memory), size(plan.Headroom), plan.HeadroomBy)
+	return a.tellVerdict(plan)
+}
+
+// tellVerdict ends a dry run: the plan's notes, and whether anything refuses.
+func (a *app) tellVerdict(plan *ptrace.Plan) error {
+	w := a.std.Out
 	for _, n := range plan.Notes {
 		fmt.Fprintf(w, "  note     %s\n", n)
 	}

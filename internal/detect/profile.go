@@ -89,19 +89,9 @@ func byBytes(a, b *leak.ProfileSite) int {
 func compareKnown(a, b *float64) int {
 	switch {
 	case a == nil || b == nil:
-		return compareBool(a != nil, b != nil)
+		return leak.CompareBool(a != nil, b != nil)
 	}
 	return cmp.Compare(*a, *b)
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }
 
 // profiled are the numbers of a stack, of a site or of all.

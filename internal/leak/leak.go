@@ -370,3 +370,14 @@ func (a Aim) Aimed(size uint64) bool {
 	}
 	return false
 }
+
+// CompareBool orders false before true, as [cmp.Compare] orders numbers.
+func CompareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}

@@ -70,7 +70,7 @@ func (m invalids) add(i leak.Invalid) {
 func (m invalids) view() []Invalid {
 	out := make([]Invalid, 0, len(m))
 	for _, k := range slices.SortedFunc(maps.Keys(m), func(a, b invalidKey) int {
-		return cmp.Or(cmp.Compare(m[a].First, m[b].First), cmp.Compare(a.kind, b.kind), compareBool(a.double, b.double),
+		return cmp.Or(cmp.Compare(m[a].First, m[b].First), cmp.Compare(a.kind, b.kind), leak.CompareBool(a.double, b.double),
 			cmp.Compare(a.stack, b.stack), cmp.Compare(a.acquired, b.acquired), cmp.Compare(a.released, b.released))
 	}) {
 		out = append(out, *m[k])

@@ -150,7 +150,7 @@ func (b *books) view(end time.Duration) *Process {
 		p.Tallies = append(p.Tallies, TallySeries{k.kind, k.stack, k.exact, slices.Clone(t.points)})
 	}
 	slices.SortFunc(p.Tallies, func(x, y TallySeries) int {
-		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Stack, y.Stack), compareBool(x.Exact, y.Exact))
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Stack, y.Stack), leak.CompareBool(x.Exact, y.Exact))
 	})
 	for k, n := range b.live.large {
 		p.Large = append(p.Large, LargeSize{k.size, k.stack, n})
@@ -300,16 +300,6 @@ func (c *Cell) record(r *record) {
 	if r.exact {
 		c.Exact++
 	}
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }
 
 func (b *books) viewLive(p *Process, end time.Duration) {

@@ -76,19 +76,7 @@ func TestProfileGolden(t *testing.T) {
 			if err := f.Write(&got, p); err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", name+f.Ext)
-			if *update {
-				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("%s: want - got +\n%s", golden, diff)
-			}
+			agrees(t, filepath.Join("testdata", name+f.Ext), got.Bytes())
 			for line := range strings.Lines(got.String()) {
 				if n := utf8.RuneCountInString(line); f.Name == "text" && (n > columns+1 || strings.ContainsAny(line, "\x1b\u00a0")) {
 					t.Errorf("%s: %d columns, or control characters: %q", name, n, line)

@@ -104,6 +104,23 @@ func reports() map[string]*leak.Report {
 	return all
 }
 
+// agrees holds what was written against a golden file, or writes the file.
+func agrees(t *testing.T, golden string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s: want - got +\n%s", golden, diff)
+	}
+}
+
 func TestGolden(t *testing.T) {
 	for name, r := range reports() {
 		for _, f := range Formats {
@@ -111,19 +128,7 @@ func TestGolden(t *testing.T) {
 			if err := f.Write(&got, r); err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", name+f.Ext)
-			if *update {
-				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("%s: want - got +\n%s", golden, diff)
-			}
+			agrees(t, filepath.Join("testdata", name+f.Ext), got.Bytes())
 		}
 	}
 }

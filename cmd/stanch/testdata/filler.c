@@ -2,13 +2,11 @@
  * random order. Each page of each block holds words that must agree. "leak N"
  * loses blocks of 1000 bytes, "check" answers "ok" once every writer has moved
  * on. Usage: filler MEGABYTES THREADS */
-#include "fixture.h"
+enum { BLOCK = 64 << 10, PAGE = 4096, LOST_SIZE = 1000, MAX_THREADS = 256 };
+
+#include "workers.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
-#include <time.h>
-
-enum { BLOCK = 64 << 10, PAGE = 4096, LOST_SIZE = 1000, MAX_THREADS = 256 };
 
 struct page {
   uint64_t a;
@@ -17,9 +15,7 @@ struct page {
 };
 
 static char **blocks;
-static long nblocks, nthreads;
-static atomic_long rounds[MAX_THREADS];
-static const char *volatile broken;
+static long nblocks;
 
 /* Each writer has its own share of the blocks. */
 static void *work(void *arg) {
@@ -41,36 +37,6 @@ static void *work(void *arg) {
     atomic_fetch_add(&rounds[me], 1);
   }
   return NULL;
-}
-
-static void leak(long n) {
-  while (n-- > 0) {
-    void *p = malloc(LOST_SIZE);
-    fill(p, LOST_SIZE);
-    lose(p, LOST_SIZE);
-  }
-}
-
-static void other(const char *line) {
-  if (strcmp(line, "check") != 0) {
-    say("violation: unknown command\n");
-    return;
-  }
-  for (long i = 0; i < nthreads; i++) {
-    long before = rounds[i];
-    for (int ms = 0; rounds[i] == before && ms < 20000; ms++) {
-      struct timespec t = {0, 1000000};
-      nanosleep(&t, NULL);
-    }
-    if (rounds[i] == before) broken = "a writer stands still";
-  }
-  if (!broken) {
-    say("ok\n");
-    return;
-  }
-  say("violation: ");
-  say(broken);
-  say("\n");
 }
 
 int main(int argc, char **argv) {

@@ -9,14 +9,15 @@
  *   quiet    the same, with EPERM
  *   mdwe     prctl(PR_SET_MDWE), Linux 6.3; says "unsupported" without it
  *   strict   seccomp's strict mode; one thread, nothing is allocated */
-#include "fixture.h"
+enum { MAX_THREADS = 2, LIVE = 64, LOST_SIZE = 296 };
+
+#include "workers.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -24,11 +25,6 @@
 #ifndef PR_SET_MDWE
 #define PR_SET_MDWE 65
 #endif
-
-enum { WORKERS = 2, LIVE = 64, LOST_SIZE = 296 };
-
-static atomic_long rounds[WORKERS];
-static const char *broken;
 
 /* Each block holds its own number many times over. */
 static void *work(void *arg) {
@@ -55,36 +51,6 @@ static void *work(void *arg) {
     atomic_fetch_add(&rounds[me], 1);
   }
   return NULL;
-}
-
-static void leak(long n) {
-  while (n-- > 0) {
-    void *p = malloc(LOST_SIZE);
-    fill(p, LOST_SIZE);
-    lose(p, LOST_SIZE);
-  }
-}
-
-static void other(const char *line) {
-  if (strcmp(line, "check") != 0) {
-    say("violation: unknown command\n");
-    return;
-  }
-  for (int i = 0; i < WORKERS; i++) {
-    long before = rounds[i];
-    for (int ms = 0; rounds[i] == before && ms < 20000; ms++) {
-      struct timespec t = {0, 1000000};
-      nanosleep(&t, NULL);
-    }
-    if (rounds[i] == before) broken = "a thread stands still";
-  }
-  if (!broken) {
-    say("ok\n");
-    return;
-  }
-  say("violation: ");
-  say(broken);
-  say("\n");
 }
 
 #define ALLOW(nr) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (nr), 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
@@ -193,11 +159,12 @@ int main(int argc, char **argv) {
     say("unsupported\n");
     return 0;
   }
-  for (long i = 0; i < WORKERS; i++) {
+  nthreads = MAX_THREADS;
+  for (long i = 0; i < nthreads; i++) {
     pthread_t t;
     if (pthread_create(&t, NULL, work, (void *)(intptr_t)i)) fixture_die("thread");
   }
-  for (int i = 0; i < WORKERS; i++)
+  for (long i = 0; i < nthreads; i++)
     while (rounds[i] == 0) sched_yield();
   if (strcmp(mode, "service") == 0 || strcmp(mode, "errno") == 0) {
     deny_write_execute();
