@@ -322,6 +322,35 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// heeding starts a command with the signals as they are.
+func heeding(*exec.Cmd) {}
+
+// ignoring starts a command as nohup and the shell's background jobs do.
+func ignoring(c *exec.Cmd) {
+	c.Args = append([]string{"sh", "-c", `trap "" HUP INT; exec "$@"`, "sh", c.Path}, c.Args[1:]...)
+	c.Path = "/bin/sh"
+}
+
+// TestIgnoredSignals: a stanch that was started to ignore a signal does.
+func TestIgnoredSignals(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	p := fixture.Start(t, compile(t, "shifty.c"))
+	s := beginAs(t, ignoring, "diagnose", roomy, "--for", "8s", "--format", "json", pid(p))
+	s.await("watching")
+	for _, sig := range []os.Signal{syscall.SIGHUP, os.Interrupt} {
+		if err := s.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := s.wait()
+	o.wantCode(t, 0)
+	if r := o.report(t); r.Observed.DurationS < 8 {
+		t.Errorf("it watched for %.1f s instead of 8", r.Observed.DurationS)
+	}
+	p.Quit()
+}
+
 // TestNotPermitted: stanch as a user who may not look says which check refused
 // and what to do, and touches nothing.
 func TestNotPermitted(t *testing.T) {

@@ -19,7 +19,7 @@ func main() {
 	// signals act as usual again, so another one ends stanch at once. The target
 	// runs on in either case. timeout(1) sends its signal twice, to the process
 	// and to its group: that is one.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), app.Heeded(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)...)
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	code := app.Main(ctx, app.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, version, os.Args[1:])
 	os.Exit(code)

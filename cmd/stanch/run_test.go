@@ -171,12 +171,16 @@ func TestRunPassesThrough(t *testing.T) {
 func TestRunInherits(t *testing.T) {
 	t.Parallel()
 	script := "cut -d' ' -f19 /proc/self/stat; cat /proc/self/timerslack_ns; grep -E 'SigIgn|SigBlk|NoNewPrivs|Seccomp:' /proc/self/status; ls /proc/self/fd; cat /proc/self/limits /proc/self/oom_score_adj"
-	alone, err := exec.Command("sh", "-c", script).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if o, _ := ran(t, "--fail-on", "none", "--", "sh", "-c", script); o.out != string(alone) {
-		t.Errorf("alone:\n%s\nunder stanch:\n%s", alone, o.out)
+	for _, start := range []func(*exec.Cmd){heeding, ignoring} {
+		cmd := exec.Command("/bin/sh", "-c", script)
+		start(cmd)
+		alone, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o, _ := ranAs(t, start, "--fail-on", "none", "--", "sh", "-c", script); o.out != string(alone) {
+			t.Errorf("alone:\n%s\nunder stanch:\n%s", alone, o.out)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -70,6 +71,14 @@ func (e codeError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error {
 	return codeError{ExitUsage, fmt.Errorf(format, args...)}
+}
+
+// Heeded leaves out the signals that stanch was started to ignore, as nohup(1)
+// and the shell's background jobs do: stanch ignores them too, and so does a
+// program that it starts. The Go runtime knows that of SIGHUP and SIGINT
+// ([signal.Ignored]) until somebody asks to be notified of them.
+func Heeded(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 // stops are the signals of a terminal that would stop stanch, Ctrl-Z among

@@ -228,7 +228,7 @@ func newRun(family *ptrace.Family, f *runFlags) *run {
 // forward passes on what somebody sends to stanch instead of to the program.
 func (r *run) forward() (stop func()) {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGQUIT)
+	signal.Notify(signals, Heeded(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGQUIT)...)
 	done := make(chan struct{})
 	go func() {
 		for {
