@@ -2,11 +2,12 @@
  * bounded; what finds no room is counted and left out. */
 #include "probe.h"
 
-/* A level is a table of its own. When a block finds no room in the last one,
- * the next begins, with twice as many buckets; so a program with few blocks
- * touches little memory, and nothing ever moves. A bucket that is full is
- * rare as long as the level is: the second place and its neighbours serve
- * until about two thirds of the records are taken. */
+/* A level is a table of its own, with twice as many buckets as the one before;
+ * so a program with few blocks touches little memory, and nothing ever moves.
+ * The blocks of one region of addresses are in one level, the one that took
+ * blocks when the first of them came; only when a block finds no room there, it
+ * and those to come go to the level that takes blocks now: one that is large and
+ * half empty, or a new one. */
 enum { PLACES = 1 + NEIGHBOURS };
 
 static struct bucket *place(const struct books *b, u32 level, u64 key, u32 n) {
@@ -14,11 +15,6 @@ static struct bucket *place(const struct books *b, u32 level, u64 key, u32 n) {
   u64 h = n == 0 ? key * 0x9e3779b97f4a7c15ull : key * 0xd6e8feb86659fd93ull;
   u64 i = (h >> 36) + (n ? n - 1 : 0);
   return (struct bucket *)b->buckets + (size - LEVEL0) + (i & (size - 1));
-}
-
-static u32 last_level(const struct books *b) {
-  u32 level = load(&b->level);
-  return level < b->level_max ? level : b->level_max;
 }
 
 /* Takes a record out for the caller alone, who puts another key in its place:
@@ -33,63 +29,133 @@ static void fill(struct record *at, const struct record *r) {
   __atomic_store_n(&at->key, r->key, __ATOMIC_RELEASE);
 }
 
-/* Puts r into one level; false when there is no room. */
+/* The level of an address's region, plus 1; 0 when none is known. Regions may
+ * share it: then it leads to the wrong level, and the others are looked at. */
+static u8 *region_of(const struct books *b, u64 key) {
+  u64 region = key >> REGION_SHIFT;
+  return (u8 *)b->regions + ((region ^ region >> REGION_BITS) & ((1u << REGION_BITS) - 1));
+}
+
+static u32 allowed(const struct books *b, u32 level) { return level < b->level_max ? level : b->level_max; }
+
+static u32 level_of(const struct books *b, u64 key) {
+  u8 *region = region_of(b, key);
+  u32 known = load(region);
+  if (known == 0) store(region, (u8)(known = load(&b->current) + 1));
+  return allowed(b, known - 1);
+}
+
+struct bucket *live_home(struct books *b, u64 key) {
+  struct bucket *home = place(b, level_of(b, key), key & KEY_MASK, 0);
+  __builtin_prefetch(home);
+  return home;
+}
+
+/* Puts r into a bucket; false when there is no room. */
+static bool put_at(struct bucket *k, const struct record *r, struct record *old) {
+  u64 key = r->key & KEY_MASK;
+  struct record *space = 0;
+  for (u32 i = 0; i < WAYS; i++) {
+    struct record *at = &k->rec[i];
+    u64 have = load(&at->key);
+    if (have == 0) {
+      space = space ? space : at;
+    } else if ((have & KEY_MASK) == key && hold(at, have)) {
+      old->key = have;
+      old->info = load(&at->info);
+      fill(at, r);
+      return true;
+    }
+  }
+  for (; space && space < k->rec + WAYS; space++)
+    if (load(&space->key) == 0 &&
+        __atomic_compare_exchange_n(&space->key, &(u64){0}, r->key | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+      fill(space, r);
+      return true;
+    }
+  return false;
+}
+
+/* Puts r into one level, where the blocks of its region then go; false when
+ * there is no room. */
 static bool insert(struct books *b, u32 level, const struct record *r, struct record *old) {
   u64 key = r->key & KEY_MASK;
-  for (u32 n = 0; n < PLACES; n++) {
-    struct bucket *k = place(b, level, key, n);
-    struct record *space = 0;
-    for (u32 i = 0; i < WAYS; i++) {
-      struct record *at = &k->rec[i];
-      u64 have = load(&at->key);
-      if (have == 0) {
-        space = space ? space : at;
-      } else if ((have & KEY_MASK) == key && hold(at, have)) {
-        old->key = have;
-        old->info = load(&at->info);
-        fill(at, r);
-        return true;
-      }
+  for (u32 n = 0; n < PLACES; n++)
+    if (put_at(place(b, level, key, n), r, old)) {
+      u8 *region = region_of(b, key);
+      if (load(region) != level + 1) store(region, (u8)(level + 1));
+      return true;
     }
-    for (; space && space < k->rec + WAYS; space++)
-      if (load(&space->key) == 0 &&
-          __atomic_compare_exchange_n(&space->key, &(u64){0}, r->key | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
-        fill(space, r);
-        return true;
-      }
-  }
   return false;
 }
 
-bool live_insert(struct books *b, const struct record *r, struct record *old) {
+/* Whether about half of a level is free, judged by a few buckets of it. */
+static bool half_free(const struct books *b, u32 level, u64 seed) {
+  enum { LOOKS = 16 };
+  u32 space = 0;
+  for (u64 n = 0; n < LOOKS; n++) {
+    const struct bucket *k = place(b, level, (seed + n) * 0xff51afd7ed558ccdull, 0);
+    for (u32 i = 0; i < WAYS; i++) space += load(&k->rec[i].key) == 0;
+  }
+  return space >= LOOKS * WAYS / 2;
+}
+
+/* The level that blocks are put into now that one is full: one of the last
+ * four, or a new one. Others may have chosen meanwhile. */
+static u32 next_level(struct books *b, u32 full, u64 seed) {
+  u32 last = allowed(b, load(&b->level)), to = last < b->level_max ? last + 1 : full;
+  for (u32 back = 0; back < 4 && back <= last; back++) {
+    if (last - back == full || !half_free(b, last - back, seed)) continue;
+    to = last - back;
+    break;
+  }
+  if (to == last + 1)
+    __atomic_compare_exchange_n(&b->level, &(u32){last}, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  __atomic_compare_exchange_n(&b->current, &(u32){full}, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return allowed(b, load(&b->current));
+}
+
+static bool insert_elsewhere(struct books *b, const struct record *r, struct record *old) {
+  u64 key = r->key & KEY_MASK;
+  u32 level = level_of(b, key), now = allowed(b, load(&b->current));
+  if (insert(b, level, r, old) || (now != level && insert(b, now, r, old))) return true;
+  if (insert(b, next_level(b, now, key), r, old)) return true;
+  for (level = allowed(b, load(&b->level)) + 1; level-- > 0;) /* wherever something was freed */
+    if (insert(b, level, r, old)) return true;
+  return false;
+}
+
+bool live_insert(struct books *b, struct bucket *home, const struct record *r, struct record *old) {
   old->key = 0;
-  if (load(&b->distrust)) live_take(b, r->key & KEY_MASK, old);
-  u32 level = last_level(b);
-  for (;; level++) {
-    if (insert(b, level, r, old)) return true;
-    if (level >= b->level_max) break;
-    __atomic_compare_exchange_n(&b->level, &(u32){level}, level + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  if (load(&b->distrust)) live_take(b, home, r->key & KEY_MASK, old);
+  return put_at(home, r, old) || insert_elsewhere(b, r, old);
+}
+
+static bool take_at(struct bucket *k, u64 key, struct record *r) {
+  for (u32 i = 0; i < WAYS; i++) {
+    struct record *at = &k->rec[i];
+    u64 have = load(&at->key);
+    if ((have & KEY_MASK) != key || !hold(at, have)) continue;
+    r->key = have;
+    r->info = load(&at->info);
+    __atomic_store_n(&at->key, 0, __ATOMIC_RELEASE);
+    return true;
   }
-  while (level-- > 0) /* what was freed in the levels before */
-    if (insert(b, level, r, old)) return true;
   return false;
 }
 
-bool live_take(struct books *b, u64 key, struct record *r) {
-  for (u32 level = last_level(b) + 1; level-- > 0;)
-    for (u32 n = 0; n < PLACES; n++) {
-      struct bucket *k = place(b, level, key, n);
-      for (u32 i = 0; i < WAYS; i++) {
-        struct record *at = &k->rec[i];
-        u64 have = load(&at->key);
-        if ((have & KEY_MASK) != key || !hold(at, have)) continue;
-        r->key = have;
-        r->info = load(&at->info);
-        __atomic_store_n(&at->key, 0, __ATOMIC_RELEASE);
-        return true;
-      }
-    }
+static bool take_elsewhere(struct books *b, u64 key, struct record *r) {
+  u32 likely = level_of(b, key);
+  for (u32 n = 1; n < PLACES; n++)
+    if (take_at(place(b, likely, key, n), key, r)) return true;
+  for (u32 level = allowed(b, load(&b->level)) + 1; level-- > 0;)
+    for (u32 n = 0; n < PLACES && level != likely; n++)
+      if (take_at(place(b, level, key, n), key, r)) return true;
   return false;
+}
+
+bool live_take(struct books *b, struct bucket *home, u64 key, struct record *r) {
+  return take_at(home, key, r) || take_elsewhere(b, key, r);
 }
 
 /* A cell that reached 128 stays: whoever counts down must know that it was

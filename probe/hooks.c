@@ -109,22 +109,22 @@ static void released(struct books *b, const struct slot *s, const struct record 
 
 static u8 *cell_of(u64 key) { return &near.filter[filter_index(key, near.state.filter_mask) % FILTER_MAX]; }
 
-static bool take(struct books *b, u64 key, struct record *r) {
+static bool take(struct books *b, struct bucket *home, u64 key, struct record *r) {
   if (key == 0 || (key & ~KEY_MASK) || (key & 1)) return false;
-  if (load(&near.state.exact)) return live_take(b, key, r);
+  if (load(&near.state.exact)) return live_take(b, home, key, r);
   u8 *cell = cell_of(key);
-  if (load(cell) == 0 || !live_take(b, key, r)) return false;
+  if (load(cell) == 0 || !live_take(b, home, key, r)) return false;
   filter_drop(cell);
   return true;
 }
 
-static bool put(struct books *b, const struct slot *s, const struct record *r) {
+static bool put(struct books *b, struct bucket *home, const struct slot *s, const struct record *r) {
   struct record old;
   u64 key = r->key & KEY_MASK;
   bool pool = key & KEY_POOL, exact = load(&near.state.exact) || pool; /* the filter is malloc's */
   u8 *cell = cell_of(key);
   if (!exact) filter_add(cell); /* before the record: a free in between must see it */
-  bool done = live_insert(b, r, &old);
+  bool done = live_insert(b, home, r, &old);
   if (!done) {
     if (!exact) filter_drop(cell);
     add(&b->lost_live, 1);
@@ -224,6 +224,10 @@ static void unknown(const struct frame *f, struct books *b, struct slot *s, u64 
 }
 
 static void enter_free(struct frame *f, struct books *b, struct slot *s, u64 fs) {
+  /* The allocator is about to read what lies before the block: let that come
+   * from memory at the same time as ours. */
+  struct bucket *home = live_home(b, f->rdi);
+  __builtin_prefetch((const void *)(f->rdi - 16));
   u64 sp = stack_pointer(f);
   bool mine = s && (!(load(&s->owner) & 1) || abandoned(s, fs, sp));
   bool part = s && inner(s, sp);
@@ -232,7 +236,7 @@ static void enter_free(struct frame *f, struct books *b, struct slot *s, u64 fs)
     set_busy(s, fs, sp);
   }
   struct record r;
-  if (take(b, f->rdi, &r)) {
+  if (take(b, home, f->rdi, &r)) {
     released(b, s, &r);
     if (s) {
       s->releases++;
@@ -294,7 +298,7 @@ static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs)
     /* The old address may be given to another thread the moment the original
      * frees it, so its end is noted first and taken back if that fails. */
     struct record r;
-    if (take(b, f->rdi, &r)) {
+    if (take(b, live_home(b, f->rdi), f->rdi, &r)) {
       f->old_key = r.key;
       f->old_info = r.info;
     } else {
@@ -402,9 +406,10 @@ static void record(const struct frame *f, struct books *b, struct slot *s, u64 f
     add(&b->lost_live, 1);
     return;
   }
+  struct bucket *home = live_home(b, key | pool);
   u32 stack = stack_once(f, b, s, fs, (exact ? STACK_EXACT : 0) | (pool ? STACK_POOL : 0));
   struct record r = record_of(key | pool, f->size, stack, time, exact ? REC_EXACT : f->mean);
-  if (put(b, s, &r)) stack_acquired(b, s->shard, stack, f->size, weight_of(&r));
+  if (put(b, home, s, &r)) stack_acquired(b, s->shard, stack, f->size, weight_of(&r));
 }
 
 static u64 argument(const struct frame *f, u32 n) {
@@ -438,7 +443,8 @@ static u32 enter_pool(struct frame *f, struct books *b, struct slot *s, u64 fs) 
   }
   struct record r;
   u64 block = p->ptr ? argument(f, p->ptr) : 0;
-  if (p->free && block != 0 && (block & ~KEY_ADDRESS) == 0 && !(block & 1) && live_take(b, block | KEY_POOL, &r)) {
+  if (p->free && block != 0 && (block & ~KEY_ADDRESS) == 0 && !(block & 1) &&
+      live_take(b, live_home(b, block | KEY_POOL), block | KEY_POOL, &r)) {
     if (p->alloc) {
       f->old_key = r.key;
       f->old_info = r.info;
@@ -462,7 +468,7 @@ static void leave_pool(struct frame *f, struct books *b) {
   }
   if (f->old_key != 0) {
     struct record old = {.key = f->old_key, .info = f->old_info};
-    if (f->result != 0 || !put(b, s, &old)) released(b, s, &old);
+    if (f->result != 0 || !put(b, live_home(b, old.key), s, &old)) released(b, s, &old);
   }
   if (f->result != 0) record(f, b, s, fs, f->result, KEY_POOL, load(&near.state.now));
   if (mine) clear_busy(s, fs, sp, 0);
@@ -540,7 +546,7 @@ __attribute__((visibility("hidden"))) void probe_leave(struct frame *f) {
       s->releases++;
       if (load(&near.state.from_start) && (key & KEY_ADDRESS) != (old.key & KEY_ADDRESS))
         freed_note(b, old.key & KEY_MASK, record_stack(&old), stack_once(f, b, s, fs, STACK_EXACT), record_size(&old));
-    } else if (!put(b, s, &old)) {
+    } else if (!put(b, live_home(b, old.key), s, &old)) {
       released(b, s, &old);
     }
   }

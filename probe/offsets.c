@@ -127,6 +127,7 @@ void facts(void) {
   AT(BOOKS, books, gen, GEN);
   AT(BOOKS, books, size, LENGTH);
   AT(BOOKS, books, buckets, BUCKETS);
+  AT(BOOKS, books, regions, REGIONS);
   AT(BOOKS, books, level, LEVEL);
   AT(BOOKS, books, level_max, LEVEL_MAX);
   AT(BOOKS, books, stacks, STACKS);
@@ -184,6 +185,7 @@ void facts(void) {
   SAY(WAYS, WAYS);
   SIZE(BUCKET, bucket);
   SAY(LEVEL0, LEVEL0);
+  SAY(REGION_BITS, REGION_BITS);
   SAY(GROUP, GROUP);
   SAY(GROUPS_NEAR, GROUPS_NEAR);
   SIZE(REC, record);

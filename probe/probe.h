@@ -61,9 +61,11 @@ void stack_released(struct books *b, u16 shard, u32 stack, u64 size, u64 weight)
 
 /* The live table. insert returns false when there is no room; what it
  * replaces (a block whose release nobody saw) is in *old, its key 0 when there
- * was none. take removes. Keys are those under KEY_MASK. */
-bool live_insert(struct books *b, const struct record *r, struct record *old);
-bool live_take(struct books *b, u64 key, struct record *r);
+ * was none. take removes. Keys are those under KEY_MASK. home, the
+ * first place of a key, is where both begin; it is being brought from memory. */
+struct bucket *live_home(struct books *b, u64 key);
+bool live_insert(struct books *b, struct bucket *home, const struct record *r, struct record *old);
+bool live_take(struct books *b, struct bucket *home, u64 key, struct record *r);
 
 #define SIZE_MAX_SANE (1ull << 46) /* more than an address space: the original will refuse it */
 

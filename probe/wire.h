@@ -27,7 +27,7 @@ typedef int64_t i64;
 
 /* "stanch" and two bytes that no text has; in memory order. */
 #define PROBE_MAGIC 0x01ff68636e617473ull
-#define PROBE_VERSION 2
+#define PROBE_VERSION 3
 
 #define NEAR_DISTANCE                                                                                                  \
   0x13000 /* from the start of the text to struct near; an odd number of pages that nobody else maps executable */
@@ -42,9 +42,11 @@ typedef int64_t i64;
 #define MEANS 7               /* sampling intervals used one after the other */
 #define FILTER_MAX (1u << 20) /* counting filter of recorded addresses */
 #define MAX_FRAMES 64
-#define WAYS 8           /* records in a bucket of the live table */
-#define NEIGHBOURS 4     /* buckets behind the second place of a record that serve when both are full */
-#define LEVEL0 512       /* buckets of the first level; each level has twice as many as the one before */
+#define WAYS 4          /* records in a bucket of the live table, which is a cache line */
+#define NEIGHBOURS 4    /* buckets behind the second place of a record that serve when both are full */
+#define LEVEL0 1024     /* buckets of the first level; each level has twice as many as the one before */
+#define REGION_SHIFT 16 /* log2 of the bytes whose blocks are in one level */
+#define REGION_BITS 16
 #define GROUP 8          /* places of the stack index that are looked at together */
 #define GROUPS_NEAR 1024 /* groups of the first index; what finds no room there goes to the second */
 #define FREED 16384      /* blocks that were given back are remembered */
@@ -214,7 +216,7 @@ enum { STACK_EXACT = 1, STACK_CUT = 2, STACK_POOL = 4, STACK_READY = 128 };
  *         1 bit: of a pool, 16 lower bits of the time
  *   info  stack 20 bits, size 36 bits and one that says it counts pages,
  *         4 upper bits of the time, 3 bits: mean index, or REC_EXACT
- * A bucket is two cache lines. */
+ * A bucket is a cache line. */
 struct record {
   u64 key;
   u64 info;
@@ -300,8 +302,11 @@ struct books {
   u32 gen;
   u64 size;
   u64 buckets; /* levels of struct bucket, LEVEL0 << 0, LEVEL0 << 1, ... */
-  u32 level;   /* the last one in use, into which blocks are put */
+  u64 regions; /* u8[1 << REGION_BITS]: in which level the blocks of some addresses are */
+  u32 level;   /* the last one in use */
   u32 level_max;
+  u32 current; /* the one that blocks are put into */
+  u32 _level;
   u64 stacks; /* struct stack[stacks_max]; entries 0 and 1 (exact) are "unknown" */
   u64 stacks_max;
   u64 stacks_used; /* grows by itself; may run past stacks_max */

@@ -48,7 +48,7 @@ func nearSize(filter uint64) uint64 { return pages(wNearFilter + filter) }
 type tables struct {
 	region
 	buckets              uint64
-	levels               uint64 // of the live table
+	levels, regions      uint64 // of the live table
 	stacks, stackCount   uint64
 	index                [2]uint64
 	groups               [2]uint64
@@ -70,7 +70,7 @@ func bucketsIn(levels uint64) uint64 { return (wLevel0 << levels) - wLevel0 }
 // they take less than half, then records, stacks and their frames in fixed
 // proportion.
 func layOut(budget, rowBytes uint64) (tables, error) {
-	fixed := uint64(pageSize + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize + wGroupsNear*wGroup*8 + wFreed*wFreedSize + wEvents*wEventSize)
+	fixed := uint64(pageSize + 1<<wRegionBits + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize + wGroupsNear*wGroup*8 + wFreed*wFreedSize + wEvents*wEventSize)
 	if budget < minData || budget < fixed+(1<<20) {
 		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, minData>>10, ErrNoRoom)
 	}
@@ -109,6 +109,7 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	t.modules[0] = take(wModules * wModuleSize)
 	t.modules[1] = take(wModules * wModuleSize)
 	t.cache = take(wRowCache * wCachedRowSize)
+	t.regions = take(1 << wRegionBits)
 	t.scratch = take(wSlots * wMaxFrames * 8)
 	t.notes = take(wNotebooks * wNotes * wNoteSize)
 	t.freed = take(wFreed * wFreedSize)
@@ -118,6 +119,7 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	t.index[1] = take(t.groups[1] * wGroup * 8)
 	t.stacks = take(t.stackCount * wStackSize)
 	t.frames = take(t.frameCount * 8)
+	at = (at + wBucketSize - 1) &^ (wBucketSize - 1) // two lines of the cache that belong together
 	t.buckets = take(bucketsIn(levels) * wBucketSize)
 	t.size = pages(at)
 	return t, nil
@@ -143,7 +145,7 @@ func (t *tables) used(h *bookHead) []region {
 // move puts the tables at an address.
 func (t *tables) move(start uint64) {
 	t.start = start
-	for _, p := range []*uint64{&t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.freed, &t.events, &t.frames, &t.rows, &t.rowsEnd} {
+	for _, p := range []*uint64{&t.regions, &t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.freed, &t.events, &t.frames, &t.rows, &t.rowsEnd} {
 		*p += start
 	}
 }

@@ -24,7 +24,7 @@ func (p *Probe) putBooks(modules []unwind.Module) error {
 	order.PutUint64(b[wBooksMagic:], magic)
 	order.PutUint32(b[wBooksVersion:], wProbeVersion)
 	for off, v := range map[int]uint64{
-		wBooksLength: t.size, wBooksBuckets: t.buckets,
+		wBooksLength: t.size, wBooksBuckets: t.buckets, wBooksRegions: t.regions,
 		wBooksStacks: t.stacks, wBooksStacksMax: t.stackCount, wBooksStacksUsed: 2,
 		wBooksIndex: t.index[0], wBooksIndex + 8: t.index[1], wBooksIndexMask: t.groups[0] - 1, wBooksIndexMask + 8: t.groups[1] - 1,
 		wBooksFrames: t.frames, wBooksFramesMax: t.frameCount,

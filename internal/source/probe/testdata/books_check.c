@@ -41,6 +41,7 @@ static struct books *new_books(u32 levels, u64 stacks, u64 frames) {
   struct books *b = map(1 << 20);
   b->size = 1 << 20;
   b->buckets = (u64)map((LEVEL0 << levels) * sizeof(struct bucket));
+  b->regions = (u64)map(1 << REGION_BITS);
   b->level_max = levels - 1;
   b->stacks = (u64)map(stacks * sizeof(struct stack));
   b->stacks_max = stacks;
@@ -133,7 +134,7 @@ static void check_live(void) {
   for (u64 key = 0x10000; n < 40000; key += 16, n++) {
     r = record_of(key, key, (u32)n, 0xabcde, REC_EXACT);
     u32 level = b->level;
-    if (!live_insert(b, &r, &old)) break;
+    if (!live_insert(b, live_home(b, r.key), &r, &old)) break;
     CHECK(old.key == 0, "replaced something");
     if (b->level != level) began[b->level] = n;
   }
@@ -142,32 +143,63 @@ static void check_live(void) {
   CHECK(n >= 28672 * 9 / 10, "full at %lu of 28672 records", n);
   CHECK(live(b) == n, "live is %lu", live(b));
   r = record_of(0x10000 + 16 * (n - 1), 1, 7, 0, 0);
-  CHECK(live_insert(b, &r, &old) && record_stack(&old) == n - 1, "a second insert does not give the first");
+  CHECK(live_insert(b, live_home(b, r.key), &r, &old) && record_stack(&old) == n - 1,
+        "a second insert does not give the first");
   CHECK(live(b) == n, "live counts the replacement");
-  CHECK(live_take(b, 0x10020, &r) && record_stack(&r) == 2 && record_size(&r) == 0x10020 &&
+  CHECK(live_take(b, live_home(b, 0x10020), 0x10020, &r) && record_stack(&r) == 2 && record_size(&r) == 0x10020 &&
             record_mean(&r) == REC_EXACT && r.key >> KEY_TIME_SHIFT == 0xbcde && (r.info >> REC_TIME_SHIFT & 15) == 0xa,
         "take gives another record");
-  CHECK(!live_take(b, 0x10020, &r), "taken twice");
-  CHECK(!live_take(b, 0x10030 | KEY_POOL, &r), "a block of a pool is none of malloc");
-  CHECK(!live_take(b, 0x30, &r), "found what is not there");
+  CHECK(!live_take(b, live_home(b, 0x10020), 0x10020, &r), "taken twice");
+  CHECK(!live_take(b, live_home(b, 0x10030 | KEY_POOL), 0x10030 | KEY_POOL, &r), "a block of a pool is none of malloc");
+  CHECK(!live_take(b, live_home(b, 0x30), 0x30, &r), "found what is not there");
   /* A full table takes new blocks where old ones were, in any level. */
-  for (u64 i = 0; i < 1000; i++) live_take(b, 0x10040 + 16 * i, &r);
+  for (u64 i = 0; i < 1000; i++) live_take(b, live_home(b, 0x10040 + 16 * i), 0x10040 + 16 * i, &r);
   u64 more = 0;
   for (u64 key = 1 << 30; more < 4000; key += 16) {
     r = record_of(key, 1, 1, 0, 0);
-    more += live_insert(b, &r, &old);
+    more += live_insert(b, live_home(b, r.key), &r, &old);
     if (key > (1 << 30) + 16 * 20000) break;
   }
   CHECK(more >= 900, "only %lu of 1001 places were taken again", more);
   /* What has an old record in another level is looked for when asked. */
-  live_take(b, 0x11000 + 16 * (n - 1000), &r);
+  live_take(b, live_home(b, 0x11000 + 16 * (n - 1000)), 0x11000 + 16 * (n - 1000), &r);
   b->distrust = 1;
   r = record_of(0x10000, 5, 5, 0, 0);
-  live_insert(b, &r, &old);
+  live_insert(b, live_home(b, r.key), &r, &old);
   CHECK(old.key != 0 && record_stack(&old) == 0, "the old record is not found");
   /* Sizes beyond 64 GiB are kept in pages. */
   r = record_of(0x20, (3ull << 40) + 5, 1, 0, 0);
   CHECK(record_size(&r) == (3ull << 40) + 4096, "size %lu", record_size(&r));
+}
+
+/* Any block may be the next to go, and the new one be anywhere: levels that are
+ * half empty are enough for ever. */
+static void check_churn(void) {
+  enum { ALIVE = 32000, APART = 112 };
+  struct books *b = new_books(6, 64, 1024); /* 258048 records */
+  static u64 keys[ALIVE];
+  struct record r, old;
+  u64 rng = 7, fresh = 0x7f0000000000;
+  for (u64 i = 0; i < ALIVE; i++) {
+    r = record_of(keys[i] = fresh, i, 1, 0, REC_EXACT);
+    CHECK(live_insert(b, live_home(b, r.key), &r, &old) && old.key == 0, "no room");
+    fresh += APART;
+  }
+  u32 level = b->level;
+  for (u64 n = 0; n < 50 * ALIVE; n++) {
+    rng = rng * 6364136223846793005u + 1;
+    u64 i = (rng >> 33) % ALIVE;
+    CHECK(live_take(b, live_home(b, keys[i]), keys[i], &r) && record_size(&r) == i, "round %lu: block %lu is not found",
+          n, i);
+    if (rng >> 62 == 0) { /* some are allocated elsewhere */
+      keys[i] = fresh;
+      fresh += APART;
+    }
+    r = record_of(keys[i], i, 1, 0, REC_EXACT);
+    CHECK(live_insert(b, live_home(b, r.key), &r, &old) && old.key == 0, "round %lu: no room", n);
+  }
+  CHECK(b->level == level, "%u levels for as many blocks as %u could hold", b->level + 1, level + 1);
+  CHECK(live(b) == ALIVE, "live is %lu", live(b));
 }
 
 struct job {
@@ -186,10 +218,10 @@ static void *hammer(void *arg) {
       u32 stack = stack_intern(j->b, frames, 3 + (i & 1), 77 + i % 50 + (i & 1 ? j->base : 0), 0, j->shard, 9);
       stack_acquired(j->b, j->shard, stack, i, 0);
       r = record_of(j->base + i * 16, i, stack, 1, REC_EXACT);
-      if (!live_insert(j->b, &r, &old)) j->missing++;
+      if (!live_insert(j->b, live_home(j->b, r.key), &r, &old)) j->missing++;
     }
     for (u64 i = 0; i < 400; i++) {
-      if (!live_take(j->b, j->base + i * 16, &r)) j->missing++;
+      if (!live_take(j->b, live_home(j->b, j->base + i * 16), j->base + i * 16, &r)) j->missing++;
       if (record_size(&r) != i) j->missing++;
       /* Half of them as another thread would. */
       stack_released(j->b, i & 2 ? j->shard : j->shard + 9, record_stack(&r), record_size(&r), 0);
@@ -513,7 +545,7 @@ static void check_hooks(void) {
   c->f.rdx = 102;
   probe_enter(&c->f);
   returns(c, 0);
-  CHECK(live(b) == 2 && live_take(b, 0x4000, &r), "posix_memalign is not recorded");
+  CHECK(live(b) == 2 && live_take(b, live_home(b, 0x4000), 0x4000, &r), "posix_memalign is not recorded");
 
   /* A call inside a call, from just below on the same stack, keeps out; a
    * release does not. */
@@ -528,7 +560,7 @@ static void check_hooks(void) {
   in = call_at(stack + 20000, CLASS_ALLOC, 100, 0, 0);
   CHECK(probe_enter(&in->f) == 2, "the call of a signal handler is not recorded");
   returns(in, 0x5100);
-  CHECK(live(b) == 1 && live_take(b, 0x5100, &r), "the signal handler's block");
+  CHECK(live(b) == 1 && live_take(b, live_home(b, 0x5100), 0x5100, &r), "the signal handler's block");
   CHECK(my_slot()->owner & 1, "the signal handler left for the hook that it interrupted");
   returns(c, 0x5000);
   CHECK(live(b) == 1 && (my_slot()->owner & 1) == 0, "the outer call");
@@ -554,7 +586,7 @@ static void check_hooks(void) {
   returns(in, 0x7100);
   CHECK((my_slot()->owner & 1) == 1, "left for the one on the other stack");
   returns(c, 0x7000);
-  CHECK((my_slot()->owner & 1) == 0 && live_take(b, 0x7100, &r), "both are done");
+  CHECK((my_slot()->owner & 1) == 0 && live_take(b, live_home(b, 0x7100), 0x7100, &r), "both are done");
 
   /* Switched off and on while the original ran: keep out. */
   c = call_at(stack + 30000, CLASS_ALLOC, 100, 0, 0);
@@ -665,7 +697,7 @@ static void check_events(void) {
   CHECK(c->f.info & INFO_WORDS, "there are no stack words");
   returns(c, 0x6000);
   struct record r;
-  CHECK(live(b) == 1 && !live_take(b, 0x6000, &r), "a pool's block is malloc's");
+  CHECK(live(b) == 1 && !live_take(b, live_home(b, 0x6000), 0x6000, &r), "a pool's block is malloc's");
   c = call_at(stack + 30000, CLASS_POOL, 0, 0x6000, 4 << INFO_POOL_SHIFT);
   CHECK(probe_enter(&c->f) == 0 && live(b) == 0, "a pool's release");
   c = call_at(stack + 4096 * 8 - sizeof(struct frame) - 8, CLASS_POOL, 3, 50, 3 << INFO_POOL_SHIFT);
@@ -709,6 +741,7 @@ int main(void) {
   check_weight();
   check_unbiased();
   check_live();
+  check_churn();
   check_threads();
   check_full();
   filter();
