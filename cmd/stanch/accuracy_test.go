@@ -46,7 +46,6 @@ type trial struct {
 	moved   blocks   // blocks that stanch finds reachable and valgrind calls lost
 	extra   leftover // what valgrind counts twice: in the parent and in the child
 	varies  bool     // valgrind's numbers are not the same each time
-	coarse  string   // why bytes are not compared
 	fails   string   // why valgrind cannot run it
 
 	// What the C and C++ libraries give back at the exit at valgrind's request,
@@ -67,8 +66,8 @@ func (b blocks) away(o blocks) blocks {
 }
 
 func (b blocks) String() string {
-	if b.bytes == 0 {
-		return leak.FormatCount(b.n)
+	if b == (blocks{}) {
+		return "0"
 	}
 	return fmt.Sprintf("%s (%s)", leak.FormatCount(b.n), leak.FormatCount(b.bytes))
 }
@@ -104,8 +103,6 @@ const (
 		"Valgrind calls those blocks lost; stanch's numbers are the program's own."
 	byTag = "The only pointers to the kept blocks bear type bits or flags, which stanch takes off and valgrind takes for a part of the address. " +
 		"Valgrind calls some of those blocks lost; stanch's numbers are the program's own."
-	noRoom = "The probe is placed with the help of unused room behind a program's code, which this one, as gcc links it today, does not have: " +
-		"stanch says so, counts blocks without lines, and bytes as the allocator sets them aside."
 	possibly = "So many of the reachable blocks are \"possibly lost\" to valgrind: pointers lead to their middle only. Stanch counts such pointers, for they are common: " +
 		"C++ objects known by their second base class, members of lists, and the thread tables (288 bytes or less) that the C library allocates for each thread."
 	isStatic = "Valgrind cannot replace the allocator of a static program; its numbers are those of the dynamic one. " +
@@ -135,7 +132,7 @@ var trials = []trial{
 	{program: "threads", flags: []string{"-static"}, steps: also("ended 3"), listed: true},
 	{program: "objects", steps: usual, listed: true, freed: blocks{1, 72704}},
 	{program: "objects", flags: []string{"-DCLEAN"}, steps: usual, listed: true},
-	{program: "objects", flags: []string{"-static"}, steps: usual, listed: true, coarse: noRoom},
+	{program: "objects", flags: []string{"-static"}, steps: usual, listed: true},
 	{program: "interior", steps: usual, listed: true},
 	{program: "pool", steps: usual, listed: true},
 	{program: "coroutine", steps: usual, listed: true, own: []string{"--max-stackframe=2000"}, freed: blocks{1, 288}},
@@ -336,8 +333,6 @@ func (tr *trial) underStanch(t *testing.T) (leftover, fixture.Blocks) {
 		switch {
 		case b == nil:
 			t.Fatalf("the heap was not looked into at the exit: %q, %q", r.Notes, r.Gaps)
-		case tr.coarse != "":
-			return blocks{n: b.Count}
 		case b.BytesAre != "requested":
 			t.Errorf("%s: bytes are %s: %q, %q", what, b.BytesAre, r.Notes, r.Gaps)
 		}
@@ -369,7 +364,6 @@ func of(own fixture.Blocks) leftover {
 // agreesWithList holds stanch against what the program says of itself.
 func (tr *trial) agreesWithList(t *testing.T, s, own leftover) {
 	t.Helper()
-	own = tr.rounded(own)
 	if got, want := s.definite, own.definite.add(tr.outdated); got != want {
 		t.Errorf("stanch: %v definitely lost, the program: %v", got, want)
 	}
@@ -379,14 +373,6 @@ func (tr *trial) agreesWithList(t *testing.T, s, own leftover) {
 	if got, want := s.reachable.add(tr.outdated), own.reachable; !want.within(got) {
 		t.Errorf("stanch: %v reachable, the program keeps %v", got, want)
 	}
-}
-
-// rounded leaves out the bytes where they are not compared.
-func (tr *trial) rounded(l leftover) leftover {
-	if tr.coarse == "" {
-		return l
-	}
-	return leftover{blocks{n: l.definite.n}, blocks{n: l.indirect.n}, blocks{n: l.reachable.n}, blocks{n: l.possible.n}}
 }
 
 // agreesWithValgrind holds what both found against each other.
@@ -446,7 +432,7 @@ func (tr *trial) underValgrind(t *testing.T, options ...string) leftover {
 	if len(paths) == 0 {
 		t.Fatalf("no log of valgrind")
 	}
-	return tr.rounded(sum)
+	return sum
 }
 
 // readValgrind reads a leak summary, which is missing when nothing was held.
@@ -596,10 +582,8 @@ func (tr *trial) verdict(r row, note func(string) string) string {
 	if n := r.valgrind.possible.n; n > 0 && !tr.varies {
 		words += fmt.Sprintf(", %d %s", n, note(possibly))
 	}
-	for _, why := range []string{tr.coarse, tr.stale} {
-		if why != "" {
-			words += " " + note(why)
-		}
+	if tr.stale != "" {
+		words += " " + note(tr.stale)
 	}
 	if tr.static() {
 		words += " " + note(isStatic)

@@ -23,7 +23,9 @@ type padding struct {
 func (p *padding) size() int { return int(p.End - p.Start) }
 
 // paddings lists the room behind each executable segment, libc and ld.so
-// first, the vdso last.
+// first, the vdso last; where there is more than a stub needs, its end once
+// more by itself: the file may have other bytes right behind the segment, as the
+// vdso has its section headers.
 func paddings(maps []leak.Mapping, mem leak.Memory) []padding {
 	type file struct {
 		dev, inode uint64
@@ -52,8 +54,12 @@ func paddings(maps []leak.Mapping, mem leak.Memory) []padding {
 			end := m.Start + leak.Addr(last-m.Offset)
 			start := (end + 15) &^ 15
 			limit := (end + pageSize - 1) &^ (pageSize - 1)
-			if limit <= m.End && start < limit {
-				found = append(found, padding{leak.Range{Start: start, End: limit}, m.Path})
+			if limit > m.End || start >= limit {
+				continue
+			}
+			found = append(found, padding{leak.Range{Start: start, End: limit}, m.Path})
+			if end := limit - atEnd; start < end {
+				found = append(found, padding{leak.Range{Start: end, End: limit}, m.Path})
 			}
 		}
 	}
@@ -118,6 +124,9 @@ var magic = [16]byte{'\x0f', '\x0b', 's', 't', 'a', 'n', 'c', 'h', ' ', 's', 't'
 // It is written first and restored last, so that an interrupted stanch leaves
 // either nothing or something that says how to remove it.
 const headerSize = 24
+
+// atEnd is the room of a stub that stands at the end of a page.
+const atEnd = (headerSize + stubRoom + 15) &^ 15
 
 // site is room that holds a stub now.
 type site struct {
