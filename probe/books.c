@@ -10,7 +10,7 @@
  * half empty, or a new one. */
 enum { PLACES = 1 + NEIGHBOURS };
 
-static struct bucket *place(const struct books *b, u32 level, u64 key, u32 n) {
+FAST struct bucket *place(const struct books *b, u32 level, u64 key, u32 n) {
   u64 size = (u64)LEVEL0 << level;
   u64 h = n == 0 ? key * 0x9e3779b97f4a7c15ull : key * 0xd6e8feb86659fd93ull;
   u64 i = (h >> 36) + (n ? n - 1 : 0);
@@ -19,26 +19,26 @@ static struct bucket *place(const struct books *b, u32 level, u64 key, u32 n) {
 
 /* Takes a record out for the caller alone, who puts another key in its place:
  * a program that frees a block twice must not make two of us take it. */
-static bool hold(struct record *at, u64 have) {
+FAST bool hold(struct record *at, u64 have) {
   return (have & 1) == 0 &&
          __atomic_compare_exchange_n(&at->key, &have, have | 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-static void fill(struct record *at, const struct record *r) {
+FAST void fill(struct record *at, const struct record *r) {
   store(&at->info, r->info);
   __atomic_store_n(&at->key, r->key, __ATOMIC_RELEASE);
 }
 
 /* The level of an address's region, plus 1; 0 when none is known. Regions may
  * share it: then it leads to the wrong level, and the others are looked at. */
-static u8 *region_of(const struct books *b, u64 key) {
+FAST u8 *region_of(const struct books *b, u64 key) {
   u64 region = key >> REGION_SHIFT;
   return (u8 *)b->regions + ((region ^ region >> REGION_BITS) & ((1u << REGION_BITS) - 1));
 }
 
-static u32 allowed(const struct books *b, u32 level) { return level < b->level_max ? level : b->level_max; }
+FAST u32 allowed(const struct books *b, u32 level) { return level < b->level_max ? level : b->level_max; }
 
-static u32 level_of(const struct books *b, u64 key) {
+FAST u32 level_of(const struct books *b, u64 key) {
   u8 *region = region_of(b, key);
   u32 known = load(region);
   if (known == 0) store(region, (u8)(known = load(&b->current) + 1));
@@ -52,7 +52,7 @@ struct bucket *live_home(struct books *b, u64 key) {
 }
 
 /* Puts r into a bucket; false when there is no room. */
-static bool put_at(struct bucket *k, const struct record *r, struct record *old) {
+FAST bool put_at(struct bucket *k, const struct record *r, struct record *old) {
   u64 key = r->key & KEY_MASK;
   struct record *space = 0;
   for (u32 i = 0; i < WAYS; i++) {
@@ -78,7 +78,7 @@ static bool put_at(struct bucket *k, const struct record *r, struct record *old)
 
 /* Puts r into one level, where the blocks of its region then go; false when
  * there is no room. */
-static bool insert(struct books *b, u32 level, const struct record *r, struct record *old) {
+SLOW bool insert(struct books *b, u32 level, const struct record *r, struct record *old) {
   u64 key = r->key & KEY_MASK;
   for (u32 n = 0; n < PLACES; n++)
     if (put_at(place(b, level, key, n), r, old)) {
@@ -115,7 +115,7 @@ static u32 next_level(struct books *b, u32 full, u64 seed) {
   return allowed(b, load(&b->current));
 }
 
-static bool insert_elsewhere(struct books *b, const struct record *r, struct record *old) {
+SLOW bool insert_elsewhere(struct books *b, const struct record *r, struct record *old) {
   u64 key = r->key & KEY_MASK;
   u32 level = level_of(b, key), now = allowed(b, load(&b->current));
   if (insert(b, level, r, old) || (now != level && insert(b, now, r, old))) return true;
@@ -131,7 +131,7 @@ bool live_insert(struct books *b, struct bucket *home, const struct record *r, s
   return put_at(home, r, old) || insert_elsewhere(b, r, old);
 }
 
-static bool take_at(struct bucket *k, u64 key, struct record *r) {
+FAST bool take_at(struct bucket *k, u64 key, struct record *r) {
   for (u32 i = 0; i < WAYS; i++) {
     struct record *at = &k->rec[i];
     u64 have = load(&at->key);
@@ -144,7 +144,7 @@ static bool take_at(struct bucket *k, u64 key, struct record *r) {
   return false;
 }
 
-static bool take_elsewhere(struct books *b, u64 key, struct record *r) {
+SLOW bool take_elsewhere(struct books *b, u64 key, struct record *r) {
   u32 likely = level_of(b, key);
   for (u32 n = 1; n < PLACES; n++)
     if (take_at(place(b, likely, key, n), key, r)) return true;

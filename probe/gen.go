@@ -130,7 +130,7 @@ func offsets(src, tmp string) ([]fact, error) {
 
 func build(src, tmp, image string) error {
 	var objects []string
-	for _, name := range []string{"entry_amd64.S", "hooks.c", "books.c", "stack.c", "sample.c"} {
+	for _, name := range []string{"entry_amd64.S", "probe.c"} {
 		o := filepath.Join(tmp, name+".o")
 		if err := tool(src, "gcc", append(cflags, "-I"+tmp, "-c", "-o", o, name)...); err != nil {
 			return err

@@ -161,14 +161,15 @@ static u16 shard_of(struct books *b, struct slot *s) {
 /* The stack table's entry for the caller of this hook. */
 static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
   u64 sp = stack_pointer(f), limit = stack_limit(s, fs, sp), hash;
-  struct note *note = note_of(b, &s->notebook, sp);
-  if (note && note_holds(b, note, sp, f->rbp, limit) && (note->flags & ~STACK_CUT) == flags) {
+  struct notebook *book = notebook_of(b, &s->notebook);
+  struct note *note = book ? note_find(b, book, sp, f->rbp, limit) : 0;
+  if (note && (note->flags & ~STACK_CUT) == flags) {
     if (note->flags & STACK_CUT) add(&b->cut, 1);
     return note->stack;
   }
   u64 *frames = (u64 *)b->scratch + slot_number(s) % SLOTS * MAX_FRAMES;
   bool cut;
-  u32 n = stack_walk(b, sp, f->rbp, limit, frames, &hash, &cut, note);
+  u32 n = stack_walk(b, sp, f->rbp, limit, frames, &hash, &cut, book, &note);
   if (cut) {
     add(&b->cut, 1);
     flags |= STACK_CUT;

@@ -8,6 +8,10 @@
 
 #pragma GCC visibility push(hidden)
 
+/* For what each hook does, and for what one in a thousand does. */
+#define FAST static inline __attribute__((always_inline))
+#define SLOW static __attribute__((noinline, cold))
+
 #define load(p) __atomic_load_n(p, __ATOMIC_RELAXED)
 #define store(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
 #define add(p, v) __atomic_fetch_add(p, v, __ATOMIC_RELAXED)
@@ -40,16 +44,16 @@ u64 sample_weight(u64 size, u64 mean);
 /* Takes the stack whose innermost return address is at sp, with the caller's
  * rbp, into out; reads nothing below sp and nothing at or above limit. Gives
  * the number of frames, their hash, and whether the outermost are missing.
- * note, when not null, takes down what was read; its stack and flags are the
- * caller's to fill in. */
-u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct note *note);
+ * book, when not null, takes down what was read: in *note, whose stack and flags
+ * are the caller's to fill in, or null when it was too much. */
+u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct notebook *book,
+               struct note **note);
 
-/* Where this thread's walk from sp may have been noted; null when the thread
- * has no notebook. */
-struct note *note_of(struct books *b, u32 *notebook, u64 sp);
+/* This thread's notebook, whose number is 0 at first; null when all are taken. */
+struct notebook *notebook_of(struct books *b, u32 *number);
 
-/* Whether a walk with these arguments would find what is noted. */
-bool note_holds(const struct books *b, const struct note *n, u64 sp, u64 bp, u64 limit);
+/* The walk with these arguments, if it would find again what is noted; else null. */
+struct note *note_find(const struct books *b, struct notebook *book, u64 sp, u64 bp, u64 limit);
 
 /* The entry of the stack table for these frames; 0 or 1 (exact) when it is
  * full. size is that of the block at hand. */

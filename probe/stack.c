@@ -72,7 +72,9 @@ enum origin { KNOWN, REGISTER, WORD };
 
 struct walk {
   u64 lo, limit;
-  struct note *note; /* null: not taken down */
+  struct notebook *book; /* null: not taken down */
+  u32 first, words, reach;
+  bool uses_bp;
   enum origin bp;
   u64 bp_at;
 };
@@ -82,15 +84,15 @@ static bool readable(const struct walk *w, u64 at) {
 }
 
 static void take_down(struct walk *w, u64 at, u64 v) {
-  struct note *n = w->note;
-  if (!n) return;
+  struct notebook *k = w->book;
+  if (!k) return;
   u64 off = at - w->lo;
-  if (n->words == NOTE_WORDS || off > UINT32_MAX - 8) {
-    w->note = 0; /* too much to remember; sp stays 0 */
+  if (w->words == NOTE_WORDS || off > UINT32_MAX - 8) {
+    w->book = 0; /* too much to remember */
     return;
   }
-  n->word[n->words++] = (struct noted){.value = v, .at = off};
-  if (off + 8 > n->reach) n->reach = (u32)off + 8;
+  k->word[w->first + w->words++] = (struct noted){.value = v, .at = off};
+  if (off + 8 > w->reach) w->reach = (u32)off + 8;
 }
 
 static bool get(struct walk *w, u64 at, u64 *v) {
@@ -111,33 +113,112 @@ static bool get_bp(struct walk *w, u64 at, u64 *bp) {
 /* bp, which the walk now depends on. */
 static u64 by(struct walk *w, u64 bp) {
   if (w->bp == WORD) take_down(w, w->bp_at, bp);
-  if (w->bp == REGISTER && w->note) w->note->uses_bp = 1;
+  if (w->bp == REGISTER) w->uses_bp = true;
   w->bp = KNOWN;
   return bp;
 }
 
-struct note *note_of(struct books *b, u32 *notebook, u64 sp) {
-  if (*notebook == 0) {
+struct notebook *notebook_of(struct books *b, u32 *number) {
+  if (*number == 0) {
     if (load(&b->notebooks_used) >= NOTEBOOKS) return 0;
     u32 n = add(&b->notebooks_used, 1) + 1;
     if (n > NOTEBOOKS) return 0;
-    *notebook = n;
+    *number = n;
   }
-  if (*notebook > NOTEBOOKS) return 0;
-  /* The place goes by the call: how deep it is, and from where. */
-  u64 h = (sp ^ load((const u64 *)sp) << 16) * 0x9e3779b97f4a7c15ull;
-  return (struct note *)b->notes + (u64)(*notebook - 1) * NOTES + (h >> 59) % NOTES;
+  return *number <= NOTEBOOKS ? (struct notebook *)b->notes + (*number - 1) : 0;
 }
 
-bool note_holds(const struct books *b, const struct note *n, u64 sp, u64 bp, u64 limit) {
+static u64 mix(u64 h, u64 v) { return (h ^ v) * 0x9e3779b97f4a7c15ull; }
+
+/* How deep a call is, and from where. */
+static u64 call_of(u64 sp) { return mix(sp, load((const u64 *)sp) << 16); }
+
+static u8 *guess_of(struct notebook *k, u64 h) { return &k->guess[(h >> 57) % NOTES]; }
+static u32 *next_of(struct notebook *k, u32 level, u64 h) { return &k->next[level][(h >> 57) % NOTES]; }
+
+/* The two places of a walk go by the call, and by its callers as far as it is
+ * known where their addresses are: many calls come through one function that
+ * wraps the allocator. */
+static struct note *places_of(struct notebook *k, u64 h, u64 sp, u64 limit) {
+  for (u32 level = 0; level < 2; level++) {
+    u64 off = load(next_of(k, level, h));
+    if (off == 0 || (off & 7) || off + 8 > limit - sp) break;
+    h = mix(h, load((const u64 *)(sp + off)) << 16);
+  }
+  return &k->note[(h >> 57) % (NOTES / 2) * 2];
+}
+
+/* The same of a walk that was just made; says where the addresses are. */
+static struct note *places_for(struct notebook *k, const struct walk *w) {
+  const struct noted *word = &k->word[w->first];
+  u64 h = call_of(w->lo);
+  for (u32 level = 0; level < 2; level++) {
+    bool more = level + 1 < w->words;
+    store(next_of(k, level, h), more ? (u32)word[level + 1].at : 0);
+    if (!more) break;
+    h = mix(h, word[level + 1].value << 16);
+  }
+  return &k->note[(h >> 57) % (NOTES / 2) * 2];
+}
+
+FAST bool holds(const struct books *b, const struct notebook *k, const struct note *n, u64 sp, u64 bp, u64 limit) {
   if (n->sp != sp || n->limit != limit || n->version != load(&b->tables)) return false;
   if (n->uses_bp && n->bp != bp) return false;
   u32 words = n->words;
-  if (words > NOTE_WORDS || n->reach > limit - sp) return false;
+  if (n->first + words > BOOK_WORDS || n->reach > limit - sp) return false;
+  const struct noted *word = &k->word[n->first];
   u64 differ = 0;
   for (u32 i = 0; i < words; i += 4) /* stack_walk fills the last four up */
-    for (u32 j = i; j < i + 4; j++) differ |= load((const u64 *)(sp + n->word[j].at)) ^ n->word[j].value;
+    for (u32 j = i; j < i + 4; j++) differ |= load((const u64 *)(sp + word[j].at)) ^ word[j].value;
   return differ == 0;
+}
+
+static __attribute__((noinline)) struct note *find_further(const struct books *b, struct notebook *k, u64 h, u64 sp,
+                                                           u64 bp, u64 limit) {
+  struct note *n = places_of(k, h, sp, limit);
+  for (u32 way = 0; way < 2; way++, n++) {
+    if (!holds(b, k, n, sp, bp, limit)) continue;
+    store(guess_of(k, h), (u8)(n - k->note));
+    return n;
+  }
+  return 0;
+}
+
+struct note *note_find(const struct books *b, struct notebook *k, u64 sp, u64 bp, u64 limit) {
+  u64 h = call_of(sp);
+  struct note *n = &k->note[load(guess_of(k, h)) % NOTES];
+  return holds(b, k, n, sp, bp, limit) ? n : find_further(b, k, h, sp, bp, limit);
+}
+
+/* Makes room for the words of a walk. */
+static u32 first_word(struct notebook *k) {
+  if (load(&k->used) <= BOOK_WORDS - NOTE_WORDS) return load(&k->used);
+  for (u32 i = 0; i < NOTES; i++) store(&k->note[i].sp, 0);
+  store(&k->used, 0);
+  return 0;
+}
+
+/* Keeps a walk, all but its stack and flags. */
+static struct note *keep(const struct walk *w, u64 bp, u32 version) {
+  struct notebook *k = w->book;
+  u32 words = w->words;
+  for (; words & 3; words++) k->word[w->first + words] = k->word[w->first]; /* the first stands for none */
+  struct note *n = places_for(k, w);
+  if (n->sp != 0 && (n[1].sp == 0 || k->turn++ & 1)) n++;
+  store(&n->sp, 0);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  n->bp = bp;
+  n->limit = w->limit;
+  n->version = version;
+  n->reach = w->reach;
+  n->first = (u16)w->first;
+  n->words = (u16)words;
+  n->uses_bp = w->uses_bp;
+  store(&k->used, w->first + words);
+  store(guess_of(k, call_of(w->lo)), (u8)(n - k->note));
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  store(&n->sp, w->lo);
+  return n;
 }
 
 enum step { MORE, DONE, CUT };
@@ -188,14 +269,12 @@ static enum step out_of(struct books *b, struct walk *w, u64 at, u64 *sp, u64 *b
   return ra ? MORE : DONE;
 }
 
-u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct note *note) {
-  struct walk w = {sp, limit, note, REGISTER, 0};
-  u64 from = sp, with = bp;
-  if (note) {
-    note->sp = 0; /* until all is written: the walk may be abandoned */
-    note->words = note->reach = note->uses_bp = 0;
-    note->version = load(&b->tables);
-  }
+u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, bool *cut, struct notebook *book,
+               struct note **note) {
+  struct walk w = {.lo = sp, .limit = limit, .book = book, .bp = REGISTER};
+  u64 with = bp;
+  u32 version = load(&b->tables);
+  if (book) w.first = first_word(book);
   u32 max = b->max_frames < MAX_FRAMES ? b->max_frames : MAX_FRAMES;
   u32 n = 0;
   u64 pc, h = load(&b->epoch);
@@ -217,15 +296,6 @@ u32 stack_walk(struct books *b, u64 sp, u64 bp, u64 limit, u64 *out, u64 *hash, 
     }
   }
   *hash = h;
-  if (w.note) {
-    while (note->words & 3) { /* the first word stands for none */
-      note->word[note->words] = note->word[0];
-      note->words++;
-    }
-    note->bp = with;
-    note->limit = limit;
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    note->sp = from;
-  }
+  *note = w.book && w.words ? keep(&w, with, version) : 0;
   return n;
 }

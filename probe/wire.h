@@ -54,8 +54,9 @@ typedef int64_t i64;
 #define SHARDS 8         /* threads that have stacks of their own, and count without locking */
 #define MODULES 2048     /* executable ranges with unwind tables */
 #define ROW_CACHE 4096   /* remembered rows of the unwind tables */
-#define NOTES 32         /* walks that a thread remembers */
-#define NOTE_WORDS 72    /* stack words of one */
+#define NOTES 128        /* walks that a thread remembers */
+#define NOTE_WORDS 72    /* stack words of one at most */
+#define BOOK_WORDS 2048  /* of all of them */
 #define NOTEBOOKS 128    /* threads that remember any */
 #define WEIGHT_ONE 65536 /* a weight of 1 in sums of weights */
 #define TCB_ROOM_MAX 12288
@@ -245,17 +246,28 @@ struct cached_row {
 struct note {
   u64 sp; /* 0: nothing noted */
   u64 bp, limit;
-  u32 version; /* of the tables, books.tables */
-  u32 stack;   /* entry of the stack table */
-  u32 words;
-  u32 reach;  /* bytes from sp to behind the last word */
-  u8 flags;   /* of the stack */
-  u8 uses_bp; /* bp mattered */
+  u32 version;      /* of the tables, books.tables */
+  u32 stack;        /* entry of the stack table */
+  u32 reach;        /* bytes from sp to behind the last word */
+  u16 first, words; /* of the notebook's words; a multiple of 4 */
+  u8 flags;         /* of the stack */
+  u8 uses_bp;       /* bp mattered */
   u8 _[6];
+};
+
+/* The walks of one thread. Its words are filled from the first to the last, and
+ * then all is forgotten. */
+struct notebook {
+  u32 used; /* words */
+  u32 turn; /* which of two notes goes next */
+  u64 _[7];
+  u8 guess[NOTES];    /* by where a call is from: its last note */
+  u32 next[2][NOTES]; /* by what is known of a call: where the next return address is, from sp */
+  struct note note[NOTES];
   struct noted {
     u64 value;
     u64 at; /* bytes from sp */
-  } word[NOTE_WORDS];
+  } word[BOOK_WORDS];
 };
 
 /* A block that was given back, until another one's takes the place. */
@@ -323,7 +335,7 @@ struct books {
   u32 epoch; /* changes when code was unmapped: old addresses may mean something else */
   u32 max_frames;
   u32 tables; /* counts changes of the modules and of epoch */
-  u64 notes;  /* struct note[NOTEBOOKS][NOTES] */
+  u64 notes;  /* struct notebook[NOTEBOOKS] */
   u32 notebooks_used;
   u32 shards_used;
   u64 freed;       /* struct freed[FREED] */

@@ -200,9 +200,8 @@ const (
 	wStackCut           = 2
 	wStackPool          = 4
 	wStackReady         = 128
-	wNotes              = 32
 	wNotebooks          = 128
-	wNoteSize           = 1200
+	wNotebookSize       = 40128
 	wRowSize            = 12
 	wCfaNone            = 0
 	wCfaSp              = 1

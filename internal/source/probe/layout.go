@@ -70,9 +70,9 @@ func bucketsIn(levels uint64) uint64 { return (wLevel0 << levels) - wLevel0 }
 // they take less than half, then records, stacks and their frames in fixed
 // proportion.
 func layOut(budget, rowBytes uint64) (tables, error) {
-	fixed := uint64(pageSize + 1<<wRegionBits + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotes*wNoteSize + wGroupsNear*wGroup*8 + wFreed*wFreedSize + wEvents*wEventSize)
-	if budget < minData || budget < fixed+(1<<20) {
-		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, minData>>10, ErrNoRoom)
+	fixed := uint64(pageSize + 1<<wRegionBits + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotebookSize + wGroupsNear*wGroup*8 + wFreed*wFreedSize + wEvents*wEventSize)
+	if need := max(minData, fixed+1<<20); budget < need {
+		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, need>>10, ErrNoRoom)
 	}
 	left := budget - fixed
 	// Room for libraries loaded later.
@@ -111,7 +111,7 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	t.cache = take(wRowCache * wCachedRowSize)
 	t.regions = take(1 << wRegionBits)
 	t.scratch = take(wSlots * wMaxFrames * 8)
-	t.notes = take(wNotebooks * wNotes * wNoteSize)
+	t.notes = take(wNotebooks * wNotebookSize)
 	t.freed = take(wFreed * wFreedSize)
 	t.events = take(wEvents * wEventSize)
 	t.rows = take(rows)

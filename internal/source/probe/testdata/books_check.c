@@ -57,7 +57,7 @@ static struct books *new_books(u32 levels, u64 stacks, u64 frames) {
   b->module[1] = b->module[0] + MODULES * sizeof(struct module);
   b->freed = (u64)map(FREED * sizeof(struct freed));
   b->events = (u64)map(EVENTS * sizeof(struct event));
-  b->notes = (u64)map(sizeof(struct note) * NOTES * NOTEBOOKS);
+  b->notes = (u64)map(sizeof(struct notebook) * NOTEBOOKS);
   b->max_frames = 64;
   return b;
 }
@@ -295,6 +295,7 @@ static const struct row rows[] = {
 };
 
 static void check_walk(void) {
+  struct note *none;
   struct books *b = new_books(1, 64, 100);
   struct module *m = (struct module *)b->module[0];
   m[0] = (struct module){0x1000, 0x1010, 0x1000, 0, 0, 0};
@@ -314,36 +315,36 @@ static void check_walk(void) {
   st[1] = 0x40210; /* return of the first, CFA = &st[2] */
   st[10] = 0x1234; /* saved rbp */
   st[11] = 0x40410;
-  u32 n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  u32 n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0, &none);
   CHECK(n == 3 && out[0] == 0x40010 && out[1] == 0x40210 && out[2] == 0x40410 && !cut, "plain walk: %u frames", n);
   for (int i = 0; i < 3; i++) {
-    CHECK(stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &again, &cut, 0) == 3 && again == hash,
+    CHECK(stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &again, &cut, 0, &none) == 3 && again == hash,
           "not the same with the cache");
   }
   b->epoch = 1;
-  stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &again, &cut, 0);
+  stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &again, &cut, 0, &none);
   CHECK(again != hash, "another epoch gives the same hash");
 
   /* Every limit gives a shorter stack and never reads past it. */
   for (u64 limit = (u64)&st[0]; limit < top; limit += 8) {
-    n = stack_walk(b, (u64)&st[0], (u64)&st[10], limit, out, &hash, &cut, 0);
+    n = stack_walk(b, (u64)&st[0], (u64)&st[10], limit, out, &hash, &cut, 0, &none);
     CHECK(n <= 3 && (n == 3) == (limit >= (u64)&st[12]), "limit %lu: %u frames", (limit - (u64)&st[0]) / 8, n);
   }
   /* A bad rbp stops the walk. */
-  n = stack_walk(b, (u64)&st[0], 1, top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], 1, top, out, &hash, &cut, 0, &none);
   CHECK(n == 2 && cut, "bad rbp: %u frames", n);
   /* Unknown code, code without rows, code outside of all modules. */
   const u64 unknown[] = {0x40310, 0x50010, 0x60000, 0x40810, 0};
   for (int i = 0; i < 5; i++) {
     st[0] = unknown[i];
-    n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+    n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0, &none);
     CHECK(n == 1 && cut, "unknown %#lx: %u frames", unknown[i], n);
   }
   /* Assumed frame pointers. */
   st[0] = 0x40510;
-  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0, &none);
   CHECK(n == 2 && out[1] == 0x40410 && !cut, "frame pointer: %u frames", n);
-  n = stack_walk(b, (u64)&st[4], (u64)&st[2], top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[4], (u64)&st[2], top, out, &hash, &cut, 0, &none);
   /* rbp below sp is refused; st[4] is 0, which no module holds. */
   CHECK(n == 1 && cut, "frame pointer below the stack pointer: %u frames", n);
   /* A signal frame: the handler returns to 0x40610, interrupted at 0x40410. */
@@ -352,29 +353,29 @@ static void check_walk(void) {
   uc[20] = (u64)&st[40]; /* rsp at 160 */
   uc[21] = 0x40400;      /* rip */
   uc[15] = 0x77;         /* rbp */
-  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0, &none);
   CHECK(n == 2 && out[1] == 0x40401 && !cut, "signal frame: %u frames, %#lx", n, out[1]);
   uc[20] = 0x1000; /* another stack */
-  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0, &none);
   CHECK(n == 1 && cut, "signal frame to another stack: %u frames", n);
   /* A realigned frame. */
   st[0] = 0x40710;
   st[9] = (u64)&st[20];
   st[8] = 0x99;
   st[19] = 0x40410;
-  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0, &none);
   CHECK(n == 2 && out[1] == 0x40410 && !cut, "realigned: %u frames", n);
   /* Rows outside of the books are not believed. */
   b->epoch = 2;
   m[1].rows = (u64)b + b->size - 8;
   st[0] = 0x40010;
-  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], (u64)&st[10], top, out, &hash, &cut, 0, &none);
   CHECK(n == 1 && cut, "rows outside: %u frames", n);
   m[1].rows = at;
   /* Endless recursion ends at max_frames. */
   for (int i = 0; i < 64; i++) st[i] = 0x40010;
   b->max_frames = 20;
-  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0);
+  n = stack_walk(b, (u64)&st[0], 0, top, out, &hash, &cut, 0, &none);
   CHECK(n == 20 && cut, "recursion: %u frames", n);
 }
 
@@ -389,34 +390,51 @@ static void check_notes(void) {
   static u64 st[64];
   u64 out[MAX_FRAMES], hash, sp = (u64)&st[0], bp = (u64)&st[10], top = (u64)&st[64];
   bool cut;
-  u32 notebook = 0;
+  u32 number = 0;
   st[0] = 0x40010;
   st[1] = 0x40210;
   st[10] = 0x1234;
   st[11] = 0x40410;
-  struct note *n = note_of(b, &notebook, sp);
-  CHECK(n && notebook == 1 && n->sp == 0 && !note_holds(b, n, sp, bp, top), "an empty note holds");
-  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, n) == 3 && n->words == 4 && n->uses_bp, "%u words noted",
-        n->words);
-  CHECK(note_of(b, &notebook, sp) == n && note_holds(b, n, sp, bp, top), "the note does not hold");
+  struct notebook *k = notebook_of(b, &number);
+  struct note *n;
+  CHECK(k && number == 1 && !note_find(b, k, sp, bp, top), "an empty notebook has a note");
+  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, k, &n) == 3 && n && n->words == 4 && n->uses_bp, "nothing noted");
+  CHECK(note_find(b, k, sp, bp, top) == n, "the note does not hold");
   /* Each word that led on, and nothing else, makes a difference: what was saved
    * of rbp (word 10) does not when no frame is found by it. */
   for (int i = 0; i < 64; i++) {
     bool matters = i == 0 || i == 1 || i == 11;
     st[i] ^= 0x80;
-    CHECK(note_holds(b, n, sp, bp, top) == !matters, "word %d", i);
+    CHECK((note_find(b, k, sp, bp, top) == n) == !matters, "word %d", i);
     st[i] ^= 0x80;
   }
-  CHECK(!note_holds(b, n, sp, bp + 8, top) && !note_holds(b, n, sp + 8, bp, top), "other registers");
-  CHECK(!note_holds(b, n, sp, bp, top - 8), "another limit");
+  CHECK(!note_find(b, k, sp, bp + 8, top) && !note_find(b, k, sp + 8, bp, top), "other registers");
+  CHECK(!note_find(b, k, sp, bp, top - 8), "another limit");
+  /* Two walks from one place, which differ further out, are both known. */
+  struct note *other;
+  st[11] = 0x40420;
+  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, k, &other) == 3 && other && other != n, "the second way");
+  CHECK(note_find(b, k, sp, bp, top) == other, "the second way is not known");
+  st[11] = 0x40410;
+  CHECK(note_find(b, k, sp, bp, top) == n, "the first way is forgotten");
   b->tables++;
-  CHECK(!note_holds(b, n, sp, bp, top), "other tables");
+  CHECK(!note_find(b, k, sp, bp, top), "other tables");
   for (int i = 0; i < 64; i++) st[i] = 0x40010;
-  n = note_of(b, &notebook, sp);
-  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, n) == 64 && note_holds(b, n, sp, bp, top), "64 frames");
-  u32 other = 0;
-  for (int i = 0; i < NOTEBOOKS + 5; i++, other = 0) note_of(b, &other, sp);
-  CHECK(note_of(b, &other, sp) == 0, "more notebooks than there are");
+  CHECK(stack_walk(b, sp, bp, top, out, &hash, &cut, k, &n) == 64 && note_find(b, k, sp, bp, top) == n, "64 frames");
+  /* A full notebook forgets all, and never what it has just noted. */
+  for (int i = 0; i < 200; i++) {
+    st[0] = 0x40010 + 16 * (u64)(i % 16);
+    for (int deep = 0; deep < 4; deep++) {
+      u64 from = (u64)&st[deep];
+      if (note_find(b, k, from, bp, top)) continue;
+      stack_walk(b, from, bp, top, out, &hash, &cut, k, &n);
+      CHECK(n && note_find(b, k, from, bp, top) == n, "round %d: just noted, and not known", i);
+      CHECK(k->used <= BOOK_WORDS && n->first + n->words <= k->used, "%u words used", k->used);
+    }
+  }
+  number = 0;
+  for (int i = 0; i < NOTEBOOKS + 5; i++, number = 0) notebook_of(b, &number);
+  CHECK(notebook_of(b, &number) == 0, "more notebooks than there are");
 }
 
 /* The hooks' C, called as entry_amd64.S does. near is this program's. */
