@@ -141,6 +141,7 @@ func anyFirst(b *bench) []figure {
 		name:  "malloc and free, random lifetimes, 1 million live blocks, every block recorded, over native",
 		value: added.cpu, bound: 250, unit: "ns",
 		beside: versus{}.beside(native, added, others),
+		why:    "each pair reads a record that is in no cache, and the records push the program's own blocks out of it",
 	}, {
 		name: "memory that exact recording adds, for each of 1 million live blocks", value: median(books), bound: 64, unit: "bytes",
 		beside: fmt.Sprintf("stanch itself says %.0f MB in all", float64(said)/1e6),

@@ -45,6 +45,7 @@ type figure struct {
 	least  bool    // the bound is the least it may be, not the most
 	unit   string
 	beside string // the same of other tools, in words
+	why    string // what is known of the reason, where it is missed
 }
 
 func (f figure) verdict() string {
@@ -127,6 +128,9 @@ func writeTable(w io.Writer, figures []figure) error {
 				bound = "at least " + bound
 			}
 		}
+		if f.verdict() == "MISS" && f.why != "" {
+			f.beside += ". Missed: " + f.why
+		}
 		rows = append(rows, []string{f.name, fmt.Sprintf("%.3g %s", f.value, f.unit), bound, f.verdict(), f.beside})
 	}
 	width := make([]int, len(rows[0]))
@@ -179,8 +183,7 @@ run before others (nice -15), so that what else the machine does counts less:
   memory (wait4). Median of 3.
 - **pair**: CPU time of the threads that do nothing but malloc and free, blocks
   of 16 to 512 bytes, while ` + "`stanch diagnose`" + ` has its probe inside, less the same
-  before and after; median of 3. Each block is freed 64 blocks later. With every
-  block recorded: the same while ` + "`stanch record --mode exact`" + ` watches. heaptrack
+  before and after; median of 3. Each block is freed 64 blocks later. heaptrack
   runs the program from its start.
 - **every block recorded**: the same while ` + "`stanch record --mode exact`" + ` watches, its
   governor off (--max-overhead 100). Last in, first out: 16 blocks, then all of
