@@ -184,6 +184,34 @@ func TestRunInherits(t *testing.T) {
 	}
 }
 
+// TestRunDescriptors: what a program, or its child, opened and left open.
+func TestRunDescriptors(t *testing.T) {
+	t.Parallel()
+	exe := fixture.Build(t, "runme")
+	for _, c := range []struct {
+		args []string
+		want uint64
+	}{
+		{[]string{"--", exe, "open", "4"}, 4},
+		{[]string{"--", exe, "open", "3", "fork", "open", "5"}, 5 + 3},
+		{[]string{"--", exe, "open", "9", "exec", "say", "hello"}, 0},
+		{[]string{"--", exe, "open", "2"}, 0},
+		{[]string{"--reachable", "--", exe, "open", "2"}, 2},
+		{[]string{"--", exe, "open", "9", "closeall"}, 0},
+	} {
+		o, r := ran(t, c.args...)
+		var got uint64
+		for _, f := range r.Findings {
+			if f.Rule == "fd.unclosed" {
+				got += f.Count
+			}
+		}
+		if o.code != 0 || got != c.want {
+			t.Errorf("%v: exit code %d, %d descriptors were not closed, want %d\n%s", c.args[1:], o.code, got, c.want, o.err)
+		}
+	}
+}
+
 // TestRunSignals: what is sent to stanch reaches the program.
 func TestRunSignals(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,7 @@ import (
 	"stanch/internal/ptrace"
 	"stanch/internal/source/heap"
 	"stanch/internal/source/probe"
+	"stanch/internal/source/sampler"
 )
 
 // Exit codes of run for what env(1) and its like have them for: stanch itself
@@ -329,6 +330,7 @@ func (r *run) place(ctx context.Context, p *program, fromStart bool) {
 	r.working.Go(func() {
 		defer r.resume(p.target)
 		defer close(p.placed)
+		r.descriptors(p)
 		o := probe.Options{
 			Atlas: p.atlas, Clock: r.clock, Exact: r.flags.mode == "exact", FromStart: fromStart, Mappings: true,
 			SampleBytes: uint64(r.flags.sampleBytes), MaxOverhead: r.overhead(), MaxPause: runPause, Hooks: r.flags.hooks,
@@ -349,6 +351,11 @@ func (r *run) place(ctx context.Context, p *program, fromStart bool) {
 		p.probe = placed
 		p.probed = background(ctx, func(ctx context.Context) error { return placed.Watch(ctx, p.target, r.sink) })
 	})
+}
+
+// descriptors counts those of a process, at its start and at its exit.
+func (r *run) descriptors(p *program) {
+	(&sampler.Sampler{Clock: r.clock}).Descriptors(p.target, r.sink)
 }
 
 // overhead is --max-overhead as the probe takes it.
@@ -464,6 +471,7 @@ func (r *run) lastLook(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	r.descriptors(p)
 	o := p.heapOptions()
 	o.Progress = nil
 	sink := r.sink

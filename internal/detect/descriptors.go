@@ -15,6 +15,13 @@ var Descriptors = &Detector{
 	Run:  descriptors,
 }
 
+// Unclosed reports descriptors that a program opened and did not close.
+var Unclosed = &Detector{
+	Name: "fd.unclosed",
+	Doc:  "descriptors that were open at the exit and not at the start, by class",
+	Run:  unclosed,
+}
+
 // classes are the gauges of the classes of descriptors, and their words.
 var classes = []struct {
 	name leak.GaugeName
@@ -89,6 +96,39 @@ func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.F
 		f.Evidence = append(f.Evidence, fmt.Sprintf("limit: %s of %s in use", number(now), number(limit)))
 	}
 	return f
+}
+
+// unclosed compares the first and the last count of a process that has ended.
+// Few are no news, unless all that was held is asked for: programs open a file
+// and keep it.
+func unclosed(p *Pass) {
+	least := float64(leastDescriptors)
+	if p.Config.Reachable {
+		least = 1
+	}
+	if t, grows := rising(p.Proc.Gauges[leak.GaugeFDs]); !p.Proc.Ended() || grows && t.grown >= leastDescriptors {
+		return
+	}
+	var all float64
+	var kinds []string
+	for _, c := range classes {
+		s := p.Proc.Gauges[c.name]
+		if len(s) < 2 {
+			continue
+		}
+		if n := s[len(s)-1].Value - s[0].Value; n > 0 {
+			all += n
+			kinds = append(kinds, number(n)+" "+c.word)
+		}
+	}
+	if all < least {
+		return
+	}
+	p.Report(leak.Finding{
+		Key: "all", NameKey: "all", Severity: leak.SeverityNote, Kind: leak.KindDescriptor.String(), SiteCertainty: leak.CertaintyNone,
+		What: "descriptors", Title: fmt.Sprintf("%s descriptors were not closed", number(all)), Count: uint64(all),
+		Evidence: []string{"held: open at the exit and not at the start: " + strings.Join(kinds, ", ")},
+	})
 }
 
 // classCounts says how many there are of each class.

@@ -27,7 +27,7 @@ type Detector struct {
 
 // All are the detectors, in the order in which they run.
 var All = []*Detector{
-	InvalidFree, Unreachable, Reachable, HeldAtEnd, Growth, Mappings, Threads, Pools, Descriptors, MemoryLimit, SuspiciousSize,
+	InvalidFree, Unreachable, Reachable, HeldAtEnd, Growth, Mappings, Threads, Pools, Descriptors, Unclosed, MemoryLimit, SuspiciousSize,
 }
 
 // Config is what detectors need to know beside the books. The zero value

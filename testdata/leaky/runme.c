@@ -4,6 +4,7 @@
  *   keep N SIZE    keeps N blocks reachable
  *   chain N SIZE   loses a list of N blocks: one directly, the others with it
  *   unmapped SIZE  maps SIZE bytes and forgets where
+ *   open N         opens N files and keeps them open
  *   say TEXT       writes a line, warn TEXT to standard error; copy: standard input
  *                  to standard output
  *   exit N, quick N (_exit), abort, crash, kill SIGNAL, return N (from main)
@@ -178,6 +179,11 @@ static int simple(char **args) {
   if (strcmp(word, "unmapped") == 0) {
     nowhere = mmap(NULL, (size_t)one, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     nowhere = NULL;
+    return 1;
+  }
+  if (strcmp(word, "open") == 0) {
+    for (long i = 0; i < one; i++)
+      if (open("/dev/null", O_RDONLY) < 0) abort();
     return 1;
   }
   if (strcmp(word, "busy") == 0) {

@@ -60,10 +60,7 @@ func (s *Sampler) Scan(_ context.Context, t *proc.Target, sink leak.Sink) error 
 	if st.Start != t.ID.Start {
 		return proc.ErrGone
 	}
-	at := s.Clock.Now()
-	say := func(name leak.GaugeName, value float64) {
-		sink.Gauge(leak.Gauge{At: at, Proc: t.ID, Name: name, Value: value})
-	}
+	say := s.sayer(t, sink)
 	status, err := t.Status()
 	if err != nil {
 		return err
@@ -78,6 +75,20 @@ func (s *Sampler) Scan(_ context.Context, t *proc.Target, sink leak.Sink) error 
 	s.limits(t, say)
 	s.ticks++
 	return nil
+}
+
+// Descriptors says the gauges of descriptors alone, once; also of a process that
+// stands at its exit.
+func (s *Sampler) Descriptors(t *proc.Target, sink leak.Sink) {
+	s.descriptors(t, s.sayer(t, sink))
+}
+
+// sayer says gauges of this moment.
+func (s *Sampler) sayer(t *proc.Target, sink leak.Sink) func(leak.GaugeName, float64) {
+	at := s.Clock.Now()
+	return func(name leak.GaugeName, value float64) {
+		sink.Gauge(leak.Gauge{At: at, Proc: t.ID, Name: name, Value: value})
+	}
 }
 
 func (s *Sampler) descriptors(t *proc.Target, say func(leak.GaugeName, float64)) {
