@@ -9,10 +9,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +58,13 @@ func privileged(tb testing.TB) {
 type suite struct{ *testing.M }
 
 func (s suite) Run() int {
+	// A stanch that a test starts would ignore what nohup has made the tests
+	// ignore; what is caught here begins as usual in a child.
+	for _, sig := range []os.Signal{syscall.SIGHUP, os.Interrupt} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	code := s.M.Run()
 	for _, dir := range shared.dirs {
 		if err := os.RemoveAll(dir); err != nil {
