@@ -177,7 +177,8 @@ run before others (nice -15), so that what else the machine does counts less:
   4 KiB pages and 14 threads. Each of 9 rounds takes the two largest gaps between
   two beats during ` + "`stanch scan PID`" + `, one for each of its two snapshots, less the
   largest gap of an idle time as long as the scan. The median of the 18, per GB.
-  gcore: the largest gap in the same way, in fewer rounds.
+  gcore: the largest gap in the same way, in fewer rounds. fork(2): how long a
+  call by the program itself takes to return, the median of 9.
 - **scan**: ` + "`stanch scan PID`" + ` takes two looks a second apart: half of what it takes
   from its start to its exit, without that second; and its own largest resident
   memory (wait4). Median of 3.

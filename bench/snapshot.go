@@ -41,14 +41,20 @@ func pause(b *bench, gb int) figure {
 		}
 		return diffs
 	}
+	var forks []float64
+	for range rounds {
+		forks = append(forks, b.number(p.Ask("fork", "fork_us"), "fork_us")/1000)
+	}
+	fork := median(forks) / float64(gb)
 	ours := extra(rounds, 2, func() { b.scan(p.PID()) })
 	length = b.core(gcore, p.PID()).took
 	cores := extra(max(1, 4-gb), 1, func() { b.core(gcore, p.PID()) })
 	theirs := median(cores)
 	perGB := median(ours) / float64(gb)
-	b.Logf("%d GB: pauses over idle %.1f ms; gcore %.0f ms", gb, ours, cores)
+	b.Logf("%d GB: pauses over idle %.1f ms; fork %.1f ms; gcore %.0f ms", gb, ours, forks, cores)
 	return figure{
 		name: fmt.Sprintf("pause per GB, %d GB of 4 KiB pages", gb), value: perGB, bound: 15, unit: "ms",
-		beside: fmt.Sprintf("longest of %d: %.1f ms; gcore: %.0f ms per GB", len(ours), slices.Max(ours), theirs/float64(gb)),
+		beside: fmt.Sprintf("fork(2) by the program itself: %.1f ms per GB; longest of %d: %.1f ms; gcore: %.0f ms per GB", fork, len(ours), slices.Max(ours), theirs/float64(gb)),
+		why:    "nearly all of it is the kernel's own fork, of which each snapshot needs one",
 	}
 }

@@ -3,10 +3,12 @@
  * so many megabytes of touched 4 KiB pages and so many threads that sleep.
  *
  *   reset  ->  "ok"
- *   max    ->  "max_us N next_us N beats N", since the last reset */
+ *   max    ->  "max_us N next_us N beats N", since the last reset
+ *   fork   ->  "fork_us N", what a fork(2) took until it returned */
 #include "fixture.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
 #include <time.h>
 
 static uint64_t longest, second, beats, resets;
@@ -61,6 +63,15 @@ static void other(const char *line) {
              (unsigned long)__atomic_load_n(&longest, __ATOMIC_RELAXED) / 1000,
              (unsigned long)__atomic_load_n(&second, __ATOMIC_RELAXED) / 1000,
              (unsigned long)__atomic_load_n(&beats, __ATOMIC_ACQUIRE));
+    say(text);
+  } else if (strcmp(line, "fork") == 0) {
+    char text[40];
+    uint64_t began = now();
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    uint64_t took = now() - began;
+    if (child < 0 || waitpid(child, NULL, 0) != child) fixture_die("fork");
+    snprintf(text, sizeof text, "fork_us %lu\n", (unsigned long)took / 1000);
     say(text);
   } else {
     say("violation: unknown command\n");
