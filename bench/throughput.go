@@ -51,8 +51,8 @@ func throughput(b *bench) []figure {
 				beside: fmt.Sprintf("%v; native %.0f us", p99, native[1])})
 	}
 	for i := range 2 {
-		figures[len(figures)-2+i].why = fmt.Sprintf("the %.1f us of a request are mostly the kernel's, which leaves little of the probe in the first cache: "+
-			"a pair costs about twice what it does in a loop", native[2])
+		figures[len(figures)-2+i].why = fmt.Sprintf("a pair costs about twice what it does in a loop; "+
+			"likely because of the kernel's work between, most of the %.1f us of a request, in the same caches", native[2])
 		figures[len(figures)-2+i].beside += "; " + strings.Join(others[i], "; ")
 	}
 	b.Logf("epoll server, native: %.1f; others %v", native, others)
