@@ -19,11 +19,15 @@ import (
 const (
 	// minSignalStack is MINSIGSTKSZ: sigaltstack takes nothing smaller.
 	minSignalStack = 2048
-	// scratch is where the answer goes, below the stack pointer and its red
-	// zone, where nothing is kept.
+	// scratch is where the answers go, below a stack pointer and its red zone,
+	// where nothing is kept.
 	scratch = 512
 	// askPause is what one question may take.
 	askPause = 5 * time.Millisecond
+	// askRounds is how often the target is stopped until every thread has
+	// answered: one that stands at the start of a signal handler cannot, just
+	// then, and one that gets signals all the time often stands there.
+	askRounds = 8
 
 	disabled = 2 // SS_DISABLE
 )
@@ -33,11 +37,15 @@ func (l *liveLook) signalStacks(r *Result) error {
 	if !r.Walked || !r.mayBeStack() {
 		return nil
 	}
-	words, whole, err := l.askThreads()
-	if err != nil {
-		return err
+	stacks := map[int]uint64{}
+	whole := false
+	for round := 0; round < askRounds && !whole; round++ {
+		var err error
+		if whole, err = l.askThreads(stacks); err != nil {
+			return err
+		}
 	}
-	if err := r.revive(words); err != nil {
+	if err := r.revive(stacks); err != nil {
 		return err
 	}
 	if !whole && r.mayBeStack() {
@@ -58,47 +66,60 @@ func (r *Result) mayBeStack() bool {
 	return errors.Is(err, found)
 }
 
-// threadWord is a pointer that the kernel holds for a thread.
-type threadWord struct {
-	tid  int
-	word uint64
-}
-
-// askThreads asks every thread; whole is false when one could not be asked.
-func (l *liveLook) askThreads() (words []threadWord, whole bool, err error) {
+// askThreads asks every thread of which stacks, by thread id, does not tell the
+// answer yet, 0 for none; whole is true when none is left to ask.
+func (l *liveLook) askThreads(stacks map[int]uint64) (whole bool, err error) {
 	if l.left() < 2*askPause {
-		return nil, false, nil
+		return false, nil
 	}
 	stop, err := l.stop()
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
 	defer func() {
 		err = errors.Join(err, stop.Release())
 		l.charge(stop.Pause())
 	}()
-	// The bounds of stacks are found as for roots.
-	w := &walk{img: &Image{Mem: stop.Mem(), Maps: stop.Maps()}, pages: newPager(stop.Mem())}
 	threads := stop.Threads()
+	at, ok := answerRoom(stop, threads)
+	if !ok {
+		return false, nil
+	}
 	whole = true
 	for i := range threads {
-		t := threadOf(threads[i].TID, &threads[i].Regs)
-		free := w.stackOf(&t, 0).unused
-		if free.End < free.Start+2*scratch || l.left()-stop.Pause() < askPause {
-			whole = false
+		tid := threads[i].TID
+		if _, asked := stacks[tid]; asked {
 			continue
 		}
-		word, err := ask(stop, t.TID, (uint64(free.End)-scratch)&^15)
+		if l.left()-stop.Pause() < askPause {
+			return false, nil
+		}
+		stack, err := ask(stop, tid, at)
 		switch {
 		case errors.Is(err, ptrace.ErrReleased), errors.Is(err, ptrace.ErrPause):
-			return words, false, nil
+			return false, nil
 		case err != nil:
 			whole = false
-		case word != 0:
-			words = append(words, threadWord{t.TID, word})
+		default:
+			stacks[tid] = stack
 		}
 	}
-	return words, whole, nil
+	return whole, nil
+}
+
+// answerRoom finds room for an answer in what a thread does not use of its
+// stack. One place serves all: they stand still, and a thread that is on a
+// signal stack itself has none of its own that is known to be free.
+func answerRoom(stop *ptrace.Stop, threads []ptrace.Thread) (at uint64, ok bool) {
+	// The bounds of stacks are found as for roots.
+	w := &walk{img: &Image{Mem: stop.Mem(), Maps: stop.Maps()}, pages: newPager(stop.Mem())}
+	for i := range threads {
+		t := threadOf(threads[i].TID, &threads[i].Regs)
+		if free := w.stackOf(&t, 0).unused; free.End >= free.Start+2*scratch {
+			return (uint64(free.End) - scratch) &^ 15, true
+		}
+	}
+	return 0, false
 }
 
 // ask makes one thread ask for its alternate signal stack, 0 when it has none.
@@ -117,19 +138,23 @@ func ask(stop *ptrace.Stop, tid int, at uint64) (uint64, error) {
 	return load(answer[:]), nil
 }
 
-// revive makes roots of more words and decides anew over what is lost.
-func (r *Result) revive(words []threadWord) error {
+// revive makes roots of signal stacks, by thread, and decides anew over what is
+// lost.
+func (r *Result) revive(stacks map[int]uint64) error {
 	m, err := newMarker(r.graph)
 	if err != nil {
 		return err
 	}
 	defer m.stack.free()
 	hits := 0
-	for _, w := range words {
-		if err := m.begin(leak.Root{What: whatStack, TID: w.tid}); err != nil {
+	for tid, stack := range stacks {
+		if stack == 0 {
+			continue
+		}
+		if err := m.begin(leak.Root{What: whatStack, TID: tid}); err != nil {
 			return err
 		}
-		id, ok := m.target(w.word)
+		id, ok := m.target(stack)
 		if !ok || bitset(m.marked.s).has(id) {
 			continue
 		}
