@@ -34,5 +34,23 @@ func (Ignore) Verdicts([]Verdict) {}
 // Held does nothing.
 func (Ignore) Held([]Held) {}
 
+// Listing does nothing.
+func (Ignore) Listing(Listing) {}
+
+// Ownerless does nothing.
+func (Ignore) Ownerless(Ownerless) {}
+
+// Usage does nothing.
+func (Ignore) Usage(Usage) {}
+
+// Failure does nothing.
+func (Ignore) Failure(Failure) {}
+
+// Use does nothing.
+func (Ignore) Use(Use) {}
+
+// Input does nothing.
+func (Ignore) Input(Input) {}
+
 // Gap does nothing.
 func (Ignore) Gap(Gap) {}

@@ -125,12 +125,18 @@ type Acquire struct {
 	Stack  StackID // who acquired it
 	Weight float64 // how many such events this one stands for; 1 when exact
 	Exact  bool    // every block of this size is recorded, not a sample
+	// Call is how a descriptor came: the system call that made it ("openat",
+	// "accept4", "dup2"), "fork" or "exec" when it was inherited, "received" when
+	// another process passed it; "" when nobody saw it come.
+	Call string
 }
 
 // Release says that a Ref was given back.
 type Release struct {
-	At  time.Duration
-	Ref Ref
+	At    time.Duration
+	Ref   Ref
+	Stack StackID // who gave it back, 0 when that was not recorded
+	Call  string  // how a descriptor went: "close", "close_range", "dup2", "exec"; "" when nobody saw it go
 }
 
 // Invalid says that something was given back that is not held: a block freed
@@ -339,6 +345,12 @@ type Sink interface {
 	Look(Look)
 	Verdicts([]Verdict) // the slice is the callee's only until it returns
 	Held([]Held)        // likewise
+	Listing(Listing)    // its slice likewise
+	Ownerless(Ownerless)
+	Usage(Usage)
+	Failure(Failure)
+	Use(Use)
+	Input(Input)
 	Gap(Gap)
 }
 

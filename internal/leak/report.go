@@ -71,6 +71,8 @@ type ReportTarget struct {
 	Gaps []string `json:"gaps"`
 	// Holders of what is still reachable, largest first.
 	Held []ReportHeld `json:"held"`
+	// Its descriptors and sockets; null when nobody listed them.
+	Descriptors *ReportDescriptors `json:"descriptors"`
 }
 
 // ReportBlocks is a number of blocks and their bytes.
@@ -232,6 +234,7 @@ func (r *Report) Normalize() {
 	for i := range r.Targets {
 		r.Targets[i].Held = nonNil(r.Targets[i].Held)
 		r.Targets[i].Gaps = nonNil(r.Targets[i].Gaps)
+		r.Targets[i].Descriptors.normalize()
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]

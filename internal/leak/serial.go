@@ -37,6 +37,12 @@ func (l *serial) Gauge(g Gauge)                    { l.do(func(s Sink) { s.Gauge
 func (l *serial) Look(k Look)                      { l.do(func(s Sink) { s.Look(k) }) }
 func (l *serial) Verdicts(v []Verdict)             { l.do(func(s Sink) { s.Verdicts(v) }) }
 func (l *serial) Held(h []Held)                    { l.do(func(s Sink) { s.Held(h) }) }
+func (l *serial) Listing(x Listing)                { l.do(func(s Sink) { s.Listing(x) }) }
+func (l *serial) Ownerless(x Ownerless)            { l.do(func(s Sink) { s.Ownerless(x) }) }
+func (l *serial) Usage(x Usage)                    { l.do(func(s Sink) { s.Usage(x) }) }
+func (l *serial) Failure(x Failure)                { l.do(func(s Sink) { s.Failure(x) }) }
+func (l *serial) Use(x Use)                        { l.do(func(s Sink) { s.Use(x) }) }
+func (l *serial) Input(x Input)                    { l.do(func(s Sink) { s.Input(x) }) }
 func (l *serial) Gap(g Gap)                        { l.do(func(s Sink) { s.Gap(g) }) }
 
 type edgeSerial struct {

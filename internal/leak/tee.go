@@ -24,6 +24,12 @@ func (t tee) Gauge(g Gauge)                    { each(t, func(s Sink) { s.Gauge(
 func (t tee) Look(l Look)                      { each(t, func(s Sink) { s.Look(l) }) }
 func (t tee) Verdicts(v []Verdict)             { each(t, func(s Sink) { s.Verdicts(v) }) }
 func (t tee) Held(h []Held)                    { each(t, func(s Sink) { s.Held(h) }) }
+func (t tee) Listing(x Listing)                { each(t, func(s Sink) { s.Listing(x) }) }
+func (t tee) Ownerless(x Ownerless)            { each(t, func(s Sink) { s.Ownerless(x) }) }
+func (t tee) Usage(x Usage)                    { each(t, func(s Sink) { s.Usage(x) }) }
+func (t tee) Failure(x Failure)                { each(t, func(s Sink) { s.Failure(x) }) }
+func (t tee) Use(x Use)                        { each(t, func(s Sink) { s.Use(x) }) }
+func (t tee) Input(x Input)                    { each(t, func(s Sink) { s.Input(x) }) }
 func (t tee) Gap(g Gap)                        { each(t, func(s Sink) { s.Gap(g) }) }
 
 func each(t tee, say func(Sink)) {

@@ -24,6 +24,7 @@ import (
 // Ledger is a leak.Sink that keeps the books. It belongs to one goroutine; use
 // leak.Serial before it when several sources say to it at once.
 type Ledger struct {
+	leak.Ignore
 	maps    map[leak.MapID]leak.Mapping
 	stacks  map[leak.StackID][]leak.Frame
 	byID    map[leak.ProcID]*books

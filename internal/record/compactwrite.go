@@ -18,6 +18,7 @@ import (
 // compressed: about 1 MB. What is no event - the header, names, the end - has
 // frames of its own, which are written also when events have no room.
 type compactWriter struct {
+	leak.Ignore
 	w      io.Writer
 	zip    *zstd.Encoder
 	raw    []byte

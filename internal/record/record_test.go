@@ -22,6 +22,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // memory is a sink that keeps everything, batches joined.
 type memory struct {
+	leak.Ignore
 	Maps     []leak.Mapping
 	Stacks   map[leak.StackID][]leak.Frame
 	Acquires []leak.Acquire

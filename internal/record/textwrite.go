@@ -20,6 +20,7 @@ const textEnd = "end"
 // textWriter writes the text form: one event a line, times since the
 // observation began.
 type textWriter struct {
+	leak.Ignore
 	w        *bufio.Writer
 	line     []byte
 	proc     leak.ProcID

@@ -66,6 +66,7 @@ func stopped(tb testing.TB, pid int, o Options, use func(*Image, *Result)) {
 
 // book keeps what a scan says.
 type book struct {
+	leak.Ignore
 	looks    []leak.Look
 	verdicts map[uint64]leak.Verdict
 	held     []leak.Held
