@@ -55,6 +55,13 @@ const (
 	tagRecorded
 	tagName
 	tagNote
+	tagReleasedBy // a release of which more than the time is known
+	tagListing
+	tagOwnerless
+	tagUsage
+	tagFailure
+	tagUse
+	tagInput
 )
 
 // The bits of the byte that begins an entry of tagVerdicts and tagBlocks.

@@ -91,6 +91,8 @@ type compactReader struct {
 	batch  []leak.Verdict
 	held   []leak.Held
 	edges  []leak.Edge
+	open   []leak.Descriptor // of the listing whose parts are being read
+	parts  uint64            // how many of them there were
 
 	// The frame that is being read.
 	raw []byte
@@ -135,9 +137,15 @@ func (c *compactReader) event(tag byte) bool {
 		if b&2 == 0 {
 			a.Weight = c.float()
 		}
+		if b&4 != 0 {
+			a.Call = c.text()
+		}
 		c.say(func() { c.sink.Acquire(a) })
 	case tagRelease:
 		r := leak.Release{At: c.at(), Ref: c.ref()}
+		c.say(func() { c.sink.Release(r) })
+	case tagReleasedBy:
+		r := leak.Release{At: c.at(), Ref: c.ref(), Stack: leak.StackID(c.uint()), Call: c.text()}
 		c.say(func() { c.sink.Release(r) })
 	case tagInvalid:
 		i := leak.Invalid{At: c.at(), Ref: c.ref(), Size: c.uint(), Double: c.byte()&1 != 0}
@@ -184,7 +192,7 @@ func (c *compactReader) event(tag byte) bool {
 	case tagEnd:
 		c.ended = true
 	default:
-		return false
+		return c.descriptorEvent(tag)
 	}
 	return true
 }

@@ -18,7 +18,6 @@ import (
 // compressed: about 1 MB. What is no event - the header, names, the end - has
 // frames of its own, which are written also when events have no room.
 type compactWriter struct {
-	leak.Ignore
 	w      io.Writer
 	zip    *zstd.Encoder
 	raw    []byte
@@ -222,16 +221,27 @@ func (c *compactWriter) Acquire(a leak.Acquire) {
 	c.uint(a.Size)
 	c.uint(uint64(a.Stack))
 	one := a.Weight == 1
-	c.bits(a.Exact, one)
+	c.bits(a.Exact, one, a.Call != "")
 	if !one {
 		c.float(a.Weight)
+	}
+	if a.Call != "" {
+		c.text(a.Call)
 	}
 }
 
 func (c *compactWriter) Release(r leak.Release) {
-	c.beginOf(r.Ref.Proc, tagRelease)
+	if r.Stack == 0 && r.Call == "" {
+		c.beginOf(r.Ref.Proc, tagRelease)
+		c.at(r.At)
+		c.id(r.Ref)
+		return
+	}
+	c.beginOf(r.Ref.Proc, tagReleasedBy)
 	c.at(r.At)
 	c.id(r.Ref)
+	c.uint(uint64(r.Stack))
+	c.text(r.Call)
 }
 
 func (c *compactWriter) Invalid(i leak.Invalid) {

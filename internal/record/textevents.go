@@ -62,6 +62,8 @@ func (t *textReader) acquire() {
 			return t.into(&a.Size, v)
 		case "stack":
 			a.Stack = leak.StackID(t.uint(v, 32))
+		case "call":
+			a.Call = t.unquote(v)
 		case "weight":
 			a.Weight = t.float(v)
 		case "exact":
@@ -74,6 +76,22 @@ func (t *textReader) acquire() {
 	for id := range ids {
 		a.Ref = leak.Ref{Proc: t.proc, Kind: kind, ID: id}
 		t.sink.Acquire(a)
+	}
+}
+
+func (t *textReader) release() {
+	r := leak.Release{At: t.time()}
+	kind, ids := t.kind(), t.ids()
+	t.pairs(func(k, v string) bool {
+		if k == "call" {
+			r.Call = t.unquote(v)
+			return true
+		}
+		return t.stackInto(&r.Stack, k, v)
+	})
+	for id := range ids {
+		r.Ref = leak.Ref{Proc: t.proc, Kind: kind, ID: id}
+		t.sink.Release(r)
 	}
 }
 

@@ -49,6 +49,7 @@ type textReader struct {
 	proc  leak.ProcID
 	at    time.Duration // of the latest event
 	ended bool
+	open  *leak.Listing // whose descriptors are being read
 
 	// The line that is being read.
 	rest string
@@ -57,7 +58,11 @@ type textReader struct {
 
 func (t *textReader) event(line string) error {
 	t.rest, t.err = line, nil
-	switch word := t.word(); word {
+	word := t.word()
+	if word != "open" {
+		t.closeListing()
+	}
+	switch word {
 	case "comm":
 		t.head.Comm = t.text()
 	case "exe":
@@ -101,10 +106,7 @@ func (t *textReader) observation(word string) {
 	case "+":
 		t.acquire()
 	case "-":
-		at, kind := t.time(), t.kind()
-		for id := range t.ids() {
-			t.sink.Release(leak.Release{At: at, Ref: leak.Ref{Proc: t.proc, Kind: kind, ID: id}})
-		}
+		t.release()
 	case "invalid":
 		t.invalid()
 	case "tally":
@@ -142,6 +144,9 @@ func (t *textReader) observation(word string) {
 			t.sink.more.Note(s)
 		}
 	default:
+		if t.descriptorEvent(word) {
+			return
+		}
 		t.fail(fmt.Errorf("there is no event %q", word))
 	}
 }

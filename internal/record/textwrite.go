@@ -20,7 +20,6 @@ const textEnd = "end"
 // textWriter writes the text form: one event a line, times since the
 // observation began.
 type textWriter struct {
-	leak.Ignore
 	w        *bufio.Writer
 	line     []byte
 	proc     leak.ProcID
@@ -174,12 +173,12 @@ func (t *textWriter) ref(r leak.Ref) *textWriter {
 func (t *textWriter) Acquire(a leak.Acquire) {
 	t.of(a.Ref.Proc)
 	t.word("+").word(a.At.String()).ref(a.Ref).count("size", a.Size).count("stack", uint64(a.Stack))
-	t.pair("weight", number(a.Weight), "1").flag("exact", a.Exact).end()
+	t.pair("weight", number(a.Weight), "1").flag("exact", a.Exact).attr("call", a.Call).end()
 }
 
 func (t *textWriter) Release(r leak.Release) {
 	t.of(r.Ref.Proc)
-	t.word("-").word(r.At.String()).ref(r.Ref).end()
+	t.word("-").word(r.At.String()).ref(r.Ref).count("stack", uint64(r.Stack)).attr("call", r.Call).end()
 }
 
 func (t *textWriter) Invalid(i leak.Invalid) {
