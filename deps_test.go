@@ -26,13 +26,14 @@ var arrows = map[string][]string{
 	"ptrace":             {"leak", "proc"},
 	"symbol":             {"leak", "proc"},
 	"source/descriptors": {"leak", "proc"},
+	"source/fdcalls":     {"leak", "proc", "ptrace", "unwind"},
 	"source/fdtrace":     {"leak", "proc", "unwind"},
 	"source/heap":        {"leak", "proc", "ptrace", "unwind"},
 	"source/probe":       {"leak", "proc", "ptrace", "unwind"},
 	"source/sampler":     {"leak", "proc"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdtrace", "source/heap", "source/probe", "source/sampler"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler"},
 }
 
 // libraries lists who may import a third-party module.
