@@ -32,6 +32,17 @@ type Process struct {
 	Gauges  map[leak.GaugeName][]Point // in the order of time; at most 512 points
 	Holders []Holder
 	ProbeAt time.Duration // first word of a probe; negative when there was none
+
+	Open        []OpenDescriptor // in order of their numbers: of the last listing, else those that a tracer saw come and not go
+	Openers     []Opener         // of all that a tracer saw come
+	ClosedOlder uint64           // descriptors that were closed, and were open before a tracer came
+	FirstAt     time.Duration    // first word of descriptors; negative when there was none
+	TracedAt    time.Duration    // first word of a tracer of descriptors; likewise
+	ListedAt    time.Duration    // of the last listing of them; likewise
+	Usages      []UsageSeries
+	Ownerless   []leak.Ownerless // of the last moment
+	Failures    []leak.Failure   // most first
+	Inputs      []leak.Input
 }
 
 // Group is one kind of lost block: same usable size, same first word.
@@ -88,7 +99,7 @@ type LiveSite struct {
 	OldestAt   time.Duration // when the oldest of them was acquired
 	Exact      bool          // all of them
 	// Of things that are no memory: how many records came in each third of the
-	// time from the probe's first word to the end.
+	// time from the first word of their source to the end.
 	Thirds [3]uint64
 }
 
@@ -130,6 +141,9 @@ func (l *Ledger) View() *View {
 	if l.astray > 0 {
 		v.Gaps = append(v.Gaps, leak.Gap{At: l.end, Source: "ledger", What: "lost blocks were listed outside of a snapshot and are left out", Lost: l.astray})
 	}
+	if l.crowded > 0 {
+		v.Gaps = append(v.Gaps, leak.Gap{At: l.end, Source: "ledger", What: "more limits, failed calls or ownerless sockets than are kept", Lost: l.crowded})
+	}
 	for _, b := range l.procs {
 		b.seal()
 		v.Procs = append(v.Procs, b.view(l.end))
@@ -161,6 +175,8 @@ func (b *books) view(end time.Duration) *Process {
 	b.viewLost(p)
 	b.viewLive(p, end)
 	b.viewHolders(p)
+	b.fds.view(p, end)
+	b.resources.view(p)
 	return p
 }
 
@@ -342,6 +358,12 @@ func (b *books) viewLive(p *Process, end time.Duration) {
 		add(ref.Kind, r, false)
 		if s := sites[siteKey{ref.Kind, r.stack}]; s != nil && b.live.held(&r) {
 			s.Thirds[third(r.at, b.probeAt, end)]++
+		}
+	}
+	for _, h := range b.fds.held {
+		if !h.gone {
+			add(leak.KindDescriptor, h.record, false)
+			sites[siteKey{leak.KindDescriptor, h.stack}].Thirds[third(h.at, b.fds.firstAt, end)]++
 		}
 	}
 	for k, s := range sites {
