@@ -171,6 +171,7 @@ const (
 	RelatedAllocated  = "allocated"   // the block that is freed now
 	RelatedFreedFirst = "freed first" // the block that is freed a second time now
 	RelatedIndirect   = "indirect"    // blocks that only the lost ones of the finding lead to
+	RelatedClosed     = "closed"      // others that the line of the finding opened
 )
 
 // Related is another stack that belongs to a finding.

@@ -101,6 +101,7 @@ func reports() map[string]*leak.Report {
 			Notes:      []string{"1 finding (2 blocks, 800 bytes) suppressed by function:parse_* (known.supp:1)"}},
 	}
 	maps.Copy(all, runs())
+	maps.Copy(all, descriptors())
 	return all
 }
 

@@ -93,6 +93,7 @@ func about(b *strings.Builder, r *leak.Report, s *section) {
 			labelled(b, e)
 		}
 	}
+	open(b, s)
 	targetGaps(b, s.targets)
 	if len(s.targets) == 1 && !ended(t) {
 		holders(b, t)
@@ -152,7 +153,7 @@ func finding(b *strings.Builder, s *section, f *leak.Finding) {
 	switch {
 	case len(f.Stack) > 0:
 		wrap(b, "  ", origin(f)+stack(f))
-	case amounts[f.Rule] != "":
+	case amounted(f):
 		wrap(b, "  ", clean(f.Title))
 	}
 	related(b, f)
@@ -197,8 +198,21 @@ func related(b *strings.Builder, f *leak.Finding) {
 			wrap(b, "  below  ", fmt.Sprintf("%s from %s", amount(leak.ReportBlocks{Count: r.Count, Bytes: r.Bytes}), at))
 			continue
 		}
-		wrap(b, "  ", clean(r.What)+" by "+at)
+		wrap(b, "  ", did(r)+" by "+at)
 	}
+}
+
+// did says what another stack did, and how often.
+func did(r *leak.Related) string {
+	switch {
+	case r.What != leak.RelatedClosed:
+		return clean(r.What)
+	case r.Count == 0:
+		return "others from this line were closed"
+	case r.Count == 1:
+		return "1 other from this line was closed"
+	}
+	return leak.FormatCount(r.Count) + " others from this line were closed"
 }
 
 // maxLabel is the longest label that stands in the margin.
@@ -213,114 +227,6 @@ func labelled(b *strings.Builder, s string) {
 	wrap(b, fmt.Sprintf("  %-*s ", maxLabel, label), text)
 }
 
-// invalidFree is the rule whose stack is that of a free.
-const invalidFree = "heap.invalid-free"
-
-// amounts are the rules whose headline is a number of things, and what it says
-// of them.
-var amounts = map[string]string{
-	"heap.unreachable":   "unreachable",
-	"heap.reachable":     "still reachable at the exit",
-	"heap.held":          "never freed",
-	"mapping.unreleased": "not unmapped",
-	"thread.unjoined":    "neither joined nor detached",
-	"pool.unreleased":    "not given back",
-}
-
-// nouns are what findings count that are not of memory.
-var nouns = map[string]string{
-	leak.KindMapping.String(): "mapping", leak.KindThread.String(): "thread", leak.KindPool.String(): "pool block",
-}
-
-// headline says how much, how fast, until when, and in how many processes.
-func headline(s *section, f *leak.Finding) string {
-	var parts []string
-	switch {
-	case amounts[f.Rule] != "" && f.Severity != leak.SeverityGrowth:
-		parts = append(parts, quantity(s, f))
-	case f.Rule == invalidFree && f.Count > 1:
-		parts = append(parts, clean(f.Title), together(leak.FormatCount(f.Count)+" times"))
-	default:
-		parts = append(parts, clean(f.Title))
-	}
-	parts = append(parts, speed(f)...)
-	if in := inProcesses(s, f); in != "" {
-		parts = append(parts, in)
-	}
-	return strings.Join(parts, "; ")
-}
-
-// quantity writes "214,600 blocks, 85.8 MB unreachable".
-func quantity(s *section, f *leak.Finding) string {
-	count, bytes := f.Count, f.Bytes
-	if f.BeforeAttach != nil {
-		count += f.BeforeAttach.Count
-		bytes += f.BeforeAttach.Bytes
-	}
-	noun := nouns[f.Kind]
-	if noun == "" {
-		noun = "block"
-	}
-	text := counted(count, noun)
-	if f.BytesAre == "estimated" {
-		text = "about " + text
-	}
-	if bytes > 0 || f.Kind == leak.KindMemory.String() {
-		text += ", " + leak.FormatBytes(float64(bytes))
-	}
-	text = together(text + " " + amounts[f.Rule])
-	if f.Indirect > 0 && f.BeforeAttach == nil && ended(s.targets[0]) {
-		text += ": " + part(f.Direct, f.Bytes-min(f.Bytes, f.IndirectBytes), "direct") + ", " + part(f.Indirect, f.IndirectBytes, "indirect")
-	}
-	return text
-}
-
-// part writes "30 indirect (720 bytes)".
-func part(n, bytes uint64, word string) string {
-	return together(fmt.Sprintf("%s %s (%s)", leak.FormatCount(n), word, leak.FormatBytes(float64(bytes))))
-}
-
-// rough is how far the bounds of a rate lie apart before it is called rough.
-const rough = 4
-
-// speed writes the rate and when the limit comes.
-func speed(f *leak.Finding) []string {
-	var parts []string
-	if r := f.Rate; r != nil {
-		switch {
-		case f.Kind != leak.KindMemory.String() && r.CountPerHour > 0:
-			parts = append(parts, "+"+perHour(r.CountPerHour)+"/h")
-		case r.BytesPerHour > 0 && r.BytesPerHourLow != nil && r.BytesPerHourHigh != nil && *r.BytesPerHourHigh > rough**r.BytesPerHourLow:
-			parts = append(parts, "roughly +"+leak.FormatBytes(r.BytesPerHour)+"/h")
-		case r.BytesPerHour > 0:
-			parts = append(parts, "+"+leak.FormatBytes(r.BytesPerHour)+"/h")
-		}
-	}
-	if x := f.Exhaustion; x != nil {
-		s := "limit in " + seconds(x.InS)
-		if x.InS <= 0 {
-			s = "limit reached"
-		}
-		if x.LowS != nil && x.HighS != nil {
-			if between := leak.FormatDurations(duration(*x.LowS), duration(*x.HighS)); strings.Contains(between, "-") {
-				s += " (" + between + ")"
-			}
-		}
-		parts = append(parts, s)
-	}
-	for i := range parts {
-		parts[i] = together(parts[i])
-	}
-	return parts
-}
-
-func perHour(n float64) string {
-	if n < 10 {
-		return fmt.Sprintf("%.2g", n)
-	}
-	return leak.FormatCount(uint64(n + 0.5))
-}
-
 // nothing says what was looked at when nothing was found.
 func nothing(b *strings.Builder, r *leak.Report, s *section) {
 	t := s.targets[0]
@@ -331,6 +237,12 @@ func nothing(b *strings.Builder, r *leak.Report, s *section) {
 	switch {
 	case ended(t):
 		nothingLost(b, s.targets)
+	case t.Descriptors != nil && onlyDescriptors(s):
+		watched := ""
+		if r.Observed.DurationS >= 1 {
+			watched = " in " + seconds(r.Observed.DurationS)
+		}
+		wrap(b, "", fmt.Sprintf("nothing found among %s%s", counted(t.Descriptors.Open, "descriptor"), watched))
 	case t.HeapBlocks != nil:
 		state := "pointers lead to all of them"
 		if t.LostBlocks != nil && *t.LostBlocks > 0 {
