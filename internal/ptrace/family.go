@@ -21,7 +21,8 @@ import (
 // Resume lets it go on; at all others it runs.
 //
 // [Start] works on the processes of a Family as on any other, from any
-// goroutine. When stanch dies, the kernel lets all of them go on.
+// goroutine. When stanch dies, the kernel lets all of them go on, unless their
+// system calls are watched.
 //
 // A process can have one tracer. A program that traces others, or asks to be
 // traced, through libc's ptrace, gives rise to Tracing; one that makes the system
@@ -32,16 +33,21 @@ type Family struct {
 	first  int // PID of the program itself
 
 	// Touched by the tracer's thread only.
-	members map[int]*member              // by PID
-	tracees map[int]*tracee              // by thread
-	orphans map[int]bool                 // children of snapshots that may be left to stanch to reap
-	queue   []Event                      // not yet taken from events
-	heard   map[syscall.Signal]time.Time // when the program itself last got a signal
+	members map[int]*member // by PID
+	tracees map[int]*tracee // by thread
+	orphans map[int]bool    // children of snapshots that may be left to stanch to reap
+	queue   []Event         // not yet taken from events
+	uneasy  bool            // a look at all tracees is due
 
-	news chan os.Signal
-	wake chan struct{} // the queue has grown, or the family has ended
-	over chan struct{} // closed by Close
-	once sync.Once
+	options int           // of every thread
+	watch   Watcher       // nil when no calls are watched
+	filter  []instruction // that all processes have then
+
+	heard map[syscall.Signal]time.Time // when the program itself last got a signal
+	news  chan os.Signal
+	wake  chan struct{} // the queue has grown, or the family has ended
+	over  chan struct{} // closed by Close
+	once  sync.Once
 }
 
 // Command is a program to start. Files are its descriptors from 0 on; nil
@@ -51,6 +57,7 @@ type Command struct {
 	Args  []string // the first is the name it is called by
 	Env   []string
 	Files []*os.File
+	Watch *Watch // system calls to tell of, nil for none
 }
 
 // Moment says why a process of a Family stands still, or that it ended.
@@ -101,7 +108,7 @@ func (e *Event) Ending() string {
 }
 
 // familyOptions apply to every thread of a family. No option that kills is
-// among them.
+// among them; where calls are watched, one is added.
 const familyOptions = seizeOptions | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXIT
 
 // families are those of this process; Start finds in them who is followed.
@@ -139,7 +146,11 @@ func Launch(c Command) (*Family, error) {
 	}
 	f := &Family{
 		tracer: newTracer(), events: make(chan Event), members: map[int]*member{}, tracees: map[int]*tracee{}, heard: map[syscall.Signal]time.Time{}, orphans: map[int]bool{},
-		news: make(chan os.Signal, 1), wake: make(chan struct{}, 1), over: make(chan struct{}),
+		news: make(chan os.Signal, 1), wake: make(chan struct{}, 1), over: make(chan struct{}), options: familyOptions,
+	}
+	if c.Watch != nil {
+		f.watch, f.filter = c.Watch.Watcher, callFilter(c.Watch.Calls)
+		f.options |= unix.PTRACE_O_TRACESECCOMP | unix.PTRACE_O_EXITKILL
 	}
 	signal.Notify(f.news, syscall.SIGCHLD)
 	err := ErrReleased
@@ -172,8 +183,11 @@ func (f *Family) Resume(t *proc.Target) error {
 }
 
 // Release stops following a process, which goes on, and what it starts later is
-// not followed either.
+// not followed either. It is refused when calls are watched.
 func (f *Family) Release(t *proc.Target) error {
+	if f.watch != nil {
+		return fmt.Errorf("let pid %d go: %w: %w", t.ID.PID, errWatched, proc.ErrUnsupported)
+	}
 	err := ErrReleased
 	f.tracer.do(func() {
 		m := f.members[t.ID.PID]
@@ -211,7 +225,8 @@ func (f *Family) Forward(sig syscall.Signal) {
 	})
 }
 
-// Close lets all processes that still run go on without stanch.
+// Close lets all processes that still run go on without stanch; those whose
+// calls are watched are killed.
 func (f *Family) Close() {
 	f.once.Do(func() {
 		close(f.over)
@@ -224,7 +239,11 @@ func (f *Family) Close() {
 		}
 		families.Unlock()
 		signal.Stop(f.news)
-		f.tracer.do(func() { f.letGo(func(*tracee) bool { return true }) })
+		if f.watch != nil {
+			f.killAll()
+		} else {
+			f.tracer.do(func() { f.letGo(func(*tracee) bool { return true }) })
+		}
 		f.tracer.end()
 		deadline := time.Now().Add(afterwards)
 		for try := 0; f.tracer.alive() && time.Now().Before(deadline); try++ {
@@ -236,7 +255,6 @@ func (f *Family) Close() {
 // attend looks for news of the tracees whenever the kernel says that there are
 // some, and now and then.
 func (f *Family) attend() {
-	const seldom = 50 * time.Millisecond
 	tick := time.NewTicker(seldom)
 	defer tick.Stop()
 	for {
@@ -245,6 +263,10 @@ func (f *Family) attend() {
 			return
 		case <-f.news:
 		case <-tick.C:
+		}
+		if f.watch != nil {
+			f.tracer.nudge()
+			continue
 		}
 		f.tracer.do(f.lookRound)
 	}

@@ -35,6 +35,7 @@ type tracee struct {
 	state traceeState
 	born  bool // its first stop, which tells nothing, is still to come
 	say   *Event
+	call  *Call // a watched one that it is inside of
 }
 
 type traceeState uint8
@@ -75,7 +76,7 @@ func (f *Family) launch(c Command) error {
 	}
 	err = request("detach", unix.PTRACE_DETACH, pid, 0, uintptr(unix.SIGSTOP))
 	if err == nil {
-		err = seize(pid, familyOptions)
+		err = seize(pid, f.options)
 	}
 	if err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL) // it is not reaped yet, so the number is its own
@@ -94,6 +95,12 @@ func (f *Family) launch(c Command) error {
 	m, err := f.join(pid, nil)
 	if err != nil {
 		return err
+	}
+	if f.watch != nil {
+		if err := f.beginWatch(m); err != nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			return err
+		}
 	}
 	// The signal that ends its stop is ours.
 	m.swallow = int(unix.SIGCONT)
@@ -163,9 +170,11 @@ func (f *Family) strays() {
 		if of := f.members[st.Tgid]; of != nil {
 			f.tracees[tid] = &tracee{tid: tid, of: of, born: true}
 		} else if m, err := f.join(tid, f.members[st.PPID]); err == nil {
-			if parent := f.members[st.PPID]; parent != nil {
+			parent := f.members[st.PPID]
+			if parent != nil {
 				m.inherit(parent)
 			}
+			f.tellBorn(parent, m)
 			f.tracees[tid].born = true
 		} else {
 			return
@@ -206,6 +215,10 @@ func (f *Family) handle(tr *tracee, n news) {
 	case n.event == unix.PTRACE_EVENT_FORK, n.event == unix.PTRACE_EVENT_VFORK, n.event == unix.PTRACE_EVENT_CLONE:
 		f.multiplied(tr, n.event)
 		_ = cont(tr.tid, 0) // fails for one that was killed, and only then; so everywhere here
+	case n.event == unix.PTRACE_EVENT_SECCOMP:
+		f.begins(tr)
+	case tr.call != nil && n.event == 0 && n.signal == syscallStop:
+		f.ends(tr)
 	case n.event == unix.PTRACE_EVENT_EXEC:
 		f.replaced(tr)
 	case n.event == unix.PTRACE_EVENT_EXIT:
@@ -279,6 +292,7 @@ func (f *Family) multiplied(tr *tracee, event int) {
 	if err != nil || child == 0 {
 		return
 	}
+	defer f.bore(tr, child)
 	if have := f.tracees[child]; have != nil {
 		return // Start came across it first
 	}
@@ -287,7 +301,9 @@ func (f *Family) multiplied(tr *tracee, event int) {
 		return
 	}
 	m, err := f.join(child, tr.of)
-	if err != nil {
+	if err == nil {
+		f.tellBorn(tr.of, m)
+	} else {
 		// Killed before we could look. Its end still has to be taken.
 		m = &member{target: &proc.Target{ID: leak.ProcID{PID: child}, Root: proc.Default}}
 		f.members[child] = m
@@ -325,6 +341,9 @@ func (f *Family) replaced(tr *tracee) {
 	f.tracees[pid] = &tracee{tid: pid, of: m}
 	m.shares, m.ending, m.said = false, false, false
 	f.say(Event{Moment: Replaced, Target: m.target})
+	if f.watch != nil {
+		f.watch.Replaced(m.target)
+	}
 	f.load(m)
 	_ = cont(pid, 0)
 }
@@ -450,6 +469,9 @@ func (f *Family) ended(tr *tracee, status unix.WaitStatus) {
 		}
 	}
 	delete(f.members, pid)
+	if f.watch != nil {
+		f.watch.Ended(m.target)
+	}
 	f.say(Event{Moment: Ended, Target: m.target, Status: syscall.WaitStatus(status)})
 }
 

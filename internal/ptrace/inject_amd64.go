@@ -71,7 +71,7 @@ func (s *Stop) injectIn(th *thread, prog *program, forks bool) (uint64, error) {
 		// these: the child would share it with the thread that makes it.
 		options := seizeOptions | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK
 		if s.family != nil {
-			options = familyOptions
+			options = s.family.options
 		}
 		if err := setOptions(th.TID, options); err != nil {
 			return 0, s.lost(th, err)

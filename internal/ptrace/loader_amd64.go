@@ -195,6 +195,9 @@ func (f *Family) trapped(tr *tracee) bool {
 		f.callsPtrace(tr, t, &r)
 		return true
 	}
+	if f.watch != nil {
+		f.watch.Loaded(m.target)
+	}
 	if t.passed {
 		if t.leave(tr.tid, r) {
 			f.park(tr, Event{Moment: Loaded, Target: m.target})
@@ -268,6 +271,9 @@ func (f *Family) tracedBy(m *member, r *unix.PtraceRegs) *proc.Target {
 // guardTracing sets the breakpoint at libc's ptrace. A program without one does
 // not need it.
 func (f *Family) guardTracing(m *member, tid int) {
+	if f.watch != nil {
+		return // nobody can be let go
+	}
 	maps, err := m.target.Maps()
 	if err != nil {
 		return

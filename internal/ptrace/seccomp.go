@@ -85,6 +85,10 @@ func (s *Stop) readFilters(tid int) filterSet {
 	if set.mode != 2 {
 		return set
 	}
+	if s.family != nil && s.family.filter != nil && st.SeccompFilters == 1 {
+		set.filters = [][]instruction{s.family.filter} // what a thread inherits, no other can take away
+		return set
+	}
 	for i := uintptr(0); ; i++ {
 		n, err := ask(unix.PTRACE_SECCOMP_GET_FILTER, tid, i, nil)
 		switch {

@@ -320,7 +320,7 @@ func (s *Stop) settle(th *thread, try int) error {
 		th.state = ended
 		s.tellFamily(th, n)
 	case !n.stopped:
-	case s.family != nil && n.event != 0 && n.event != eventStop:
+	case s.family != nil && (n.event != 0 && n.event != eventStop || n.event == 0 && n.signal == syscallStop):
 		return s.familyNews(th, n)
 	case n.event == unix.PTRACE_EVENT_EXEC:
 		th.state = stopped // so that it is detached

@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,10 @@ type tracer struct {
 	calls chan func()
 	quit  chan struct{} // closed by end
 	gone  chan struct{} // closed when no further call is served
+
+	turn    func()       // what the thread does between calls, nil to wait for them; touched by the thread only
+	sleeps  atomic.Bool  // it has a turn, and may have to be woken
+	waiting atomic.Int32 // those that wait in do
 }
 
 // newTracer starts a tracer. end must be called.
@@ -70,8 +75,13 @@ func (t *tracer) calm(f func()) {
 func (t *tracer) serve() {
 	defer close(t.gone)
 	for {
+		if t.turn != nil && t.waiting.Load() == 0 {
+			t.turn()
+			continue
+		}
 		select {
 		case f := <-t.calls:
+			t.waiting.Add(-1)
 			f()
 		case <-t.quit:
 			return
@@ -83,6 +93,8 @@ func (t *tracer) serve() {
 // tracer has ended.
 func (t *tracer) do(f func()) bool {
 	done := make(chan struct{})
+	t.waiting.Add(1)
+	t.nudge()
 	select {
 	case t.calls <- func() { defer close(done); f() }:
 		<-done
@@ -95,6 +107,8 @@ func (t *tracer) do(f func()) bool {
 // end ends the thread. It is called once.
 func (t *tracer) end() {
 	close(t.quit)
+	t.waiting.Add(1)
+	t.nudge()
 	<-t.gone
 }
 
