@@ -17,10 +17,13 @@ const (
 )
 
 // rowLead holds the number that a row of a table begins with.
-const rowLead = "  %8s  "
+const (
+	rowLead  = "  %8s  "
+	rowWidth = 12
+)
 
 // below is where text stands that belongs to the row above it.
-var below = strings.Repeat(" ", utf8.RuneCountInString(fmt.Sprintf(rowLead, "")))
+var below = strings.Repeat(" ", rowWidth)
 
 // open writes what a process has open, in the order in which a reader asks: how
 // many of how many, what they are and who opened them, what else can run out,
@@ -148,7 +151,7 @@ type groupRow struct {
 // The widths of the column of numbers, and of what stands before it.
 const (
 	numbersWidth = 24
-	whatWidth    = columns - len("          ") - len("  ") - len("  ") - numbersWidth
+	whatWidth    = columns - rowWidth - len("  ") - numbersWidth
 )
 
 func rowOf(g *leak.ReportDescriptorGroup) groupRow {
@@ -233,10 +236,10 @@ func ranges(numbers []int, more bool) string {
 // what it is, and its end which one.
 func cut(s string, n int) string {
 	const hole = "..."
-	r := []rune(s)
-	if len(r) <= n {
+	if utf8.RuneCountInString(s) <= n {
 		return s
 	}
+	r := []rune(s)
 	head := (n - len(hole)) / 2
 	return string(r[:head]) + hole + string(r[len(r)-(n-len(hole)-head):])
 }

@@ -65,7 +65,7 @@ func descriptors() map[string]*leak.Report {
 		Open: 874, Groups: groups,
 		Limits: []leak.ReportLimit{memory, own, limit(leak.UsageBacklog, "0.0.0.0:8080", "listen backlog", 97, 128), low, dropped},
 		Ownerless: []leak.ReportOwnerless{
-			{State: "TIME_WAIT", Local: ":8080", Count: 1840}, {State: "TIME_WAIT", Local: "to 10.0.0.5:5432", Count: 212}, {State: "LAST_ACK", Local: "to 10.0.0.9:443", Count: 3},
+			{State: "TIME_WAIT", Local: ":8080", Count: 1840}, {State: "TIME_WAIT", Local: "to 10.0.0.5:5432", Count: 212}, {State: "LAST_ACK", Local: "to 10.0.0.9:443", Count: 3}, {State: "TIME_WAIT", Local: "other", Count: 31},
 		},
 	}
 	sound := &leak.ReportDescriptors{Open: 31, Groups: rest, Limits: []leak.ReportLimit{limit(leak.UsageDescriptors, "", "RLIMIT_NOFILE", 31, 1024), low}, Ownerless: once.Ownerless[:1:1]}
@@ -176,7 +176,12 @@ func descriptors() map[string]*leak.Report {
 		crowd.Failures = append(crowd.Failures, leak.ReportFailure{Call: "openat", Errno: "ENFILE", Count: uint64(50 - i)})
 		crowd.Ownerless = append(crowd.Ownerless, leak.ReportOwnerless{State: "TIME_WAIT", Local: fmt.Sprintf(":%d", 9000+i), Count: uint64(40 - i)})
 	}
-	all := map[string]*leak.Report{
+	second := ended
+	second.ID, second.PID = 2, 4712
+	both := unclosed
+	both.Processes, both.Count = 2, 6
+	return map[string]*leak.Report{
+		"fds_run_two": {Targets: []leak.ReportTarget{with(ended, atExit), with(second, atExit)}, Observed: at(3), Findings: []leak.Finding{both}},
 		"fds":         {Targets: []leak.ReportTarget{with(bare, once)}, Observed: at(0.2), Findings: []leak.Finding{old}},
 		"fds_watched": {Targets: []leak.ReportTarget{with(bare, watched)}, Observed: at(60), Findings: []leak.Finding{accumulating, waits, failing, nofile}},
 		"fds_all":     {Targets: []leak.ReportTarget{with(bare, &everything)}, Observed: at(60)},
@@ -192,7 +197,6 @@ func descriptors() map[string]*leak.Report {
 		"fds_run_few":  {Targets: []leak.ReportTarget{with(ended, unheard)}, Observed: at(3), Findings: []leak.Finding{byClass}},
 		"fds_run_none": {Targets: []leak.ReportTarget{with(ended, atExit)}, Observed: at(3)},
 	}
-	return all
 }
 
 func TestManyDescriptorsAreLinear(t *testing.T) {

@@ -1,7 +1,9 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,7 +134,7 @@ func failures(b *strings.Builder, d *leak.ReportDescriptors, short bool) {
 		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(n)), "calls from "+counted(uint64(len(more)), "other place"))
 	}
 	for _, l := range dropped {
-		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(l.Used)), strings.Join(append([]string{limited(l) + " so far"}, pace(l)...), "; "))
+		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(l.Used)), strings.Join(append([]string{limited(l) + " so far, in the whole network namespace"}, pace(l)...), "; "))
 	}
 }
 
@@ -152,23 +154,32 @@ func drops(d *leak.ReportDescriptors) []*leak.ReportLimit {
 // maxOwnerless is how many kinds of ownerless sockets the text shows.
 const maxOwnerless = 6
 
+// elsewhere stands for the places that have few.
+const elsewhere = "other"
+
 // ownerless writes "sockets of no process: 1,840 TIME_WAIT :8080; 12 LAST_ACK
 // to 10.0.0.5:5432".
 func ownerless(b *strings.Builder, d *leak.ReportDescriptors) {
 	if len(d.Ownerless) == 0 {
 		return
 	}
+	all := slices.Clone(d.Ownerless)
+	slices.SortStableFunc(all, func(a, b leak.ReportOwnerless) int { return cmp.Compare(b.Count, a.Count) })
 	var parts []string
-	for i := range d.Ownerless[:min(len(d.Ownerless), maxOwnerless)] {
-		o := &d.Ownerless[i]
-		parts = append(parts, together(strings.TrimSpace(leak.FormatCount(o.Count)+" "+clean(o.State)+" "+cut(clean(o.Local), columns/2))))
-	}
-	if more := d.Ownerless[min(len(d.Ownerless), maxOwnerless):]; len(more) > 0 {
-		var n uint64
-		for i := range more {
-			n += more[i].Count
+	for i := range all[:min(len(all), maxOwnerless)] {
+		o := &all[i]
+		where := clean(o.State) + " " + cut(clean(o.Local), columns/2)
+		if o.Local == elsewhere {
+			where = elsewhere + " " + clean(o.State)
 		}
-		parts = append(parts, together(leak.FormatCount(n)+" others"))
+		parts = append(parts, together(leak.FormatCount(o.Count)+" "+where))
+	}
+	if rest := all[len(parts):]; len(rest) > 0 {
+		var n uint64
+		for i := range rest {
+			n += rest[i].Count
+		}
+		parts = append(parts, together(leak.FormatCount(n)+" more"))
 	}
 	wrap(b, "sockets of no process: ", strings.Join(parts, "; "))
 }

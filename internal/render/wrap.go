@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"strings"
 	"unicode/utf8"
 )
@@ -12,24 +13,29 @@ const columns = 100
 // others below its end. Words that belong together are joined by a
 // non-breaking space in text. A word longer than a line stands alone.
 func wrap(out *strings.Builder, lead, text string) {
-	indent := strings.Repeat(" ", utf8.RuneCountInString(lead))
-	line := lead
-	empty := true
-	for _, word := range strings.Split(text, " ") {
-		n := utf8.RuneCountInString(word)
-		if !empty && utf8.RuneCountInString(line)+1+n > columns {
-			out.WriteString(strings.TrimRight(line, " "))
-			out.WriteByte('\n')
-			line, empty = indent, true
-		}
-		if !empty {
-			line += " "
-		}
-		line += strings.ReplaceAll(word, nbsp, " ")
-		empty = false
+	indent := utf8.RuneCountInString(lead)
+	line, width := append(make([]byte, 0, 2*columns), lead...), indent
+	end := func() {
+		out.Write(bytes.TrimRight(line, " "))
+		out.WriteByte('\n')
 	}
-	out.WriteString(strings.TrimRight(line, " "))
-	out.WriteByte('\n')
+	first := true
+	for word := range strings.SplitSeq(text, " ") {
+		n := utf8.RuneCountInString(word)
+		if !first && width+1+n > columns {
+			end()
+			line = append(line[:0], strings.Repeat(" ", indent)...)
+			width, first = indent, true
+		}
+		if !first {
+			line = append(line, ' ')
+			width++
+		}
+		line = append(line, strings.ReplaceAll(word, nbsp, " ")...)
+		width += n
+		first = false
+	}
+	end()
 }
 
 const nbsp = "\u00a0"
