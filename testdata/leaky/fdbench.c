@@ -74,7 +74,7 @@ static void fill_many(long n) {
   if (more.rlim_cur < now.rlim_max) more.rlim_max = now.rlim_max;
   if (setrlimit(RLIMIT_NOFILE, &more)) { /* more than the hard limit */
     now.rlim_cur = now.rlim_max;
-    n = (long)now.rlim_max - 100;
+    n = (long)now.rlim_max - 1000;
     if (setrlimit(RLIMIT_NOFILE, &now)) fixture_die("setrlimit");
   }
   for (long i = 0; i < n; i++) fill_one(i);
