@@ -91,7 +91,7 @@ func parseFD(num int, link string) FD {
 		return fd
 	}
 	kind, rest, ok := strings.Cut(link, ":")
-	if !ok {
+	if !ok || strings.HasPrefix(link, "(unreachable)") { // d_path of what lies outside our root directory
 		return fd
 	}
 	if kind == "anon_inode" {
