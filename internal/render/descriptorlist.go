@@ -95,32 +95,17 @@ func described(e *leak.ReportDescriptor, room int) string {
 	return text
 }
 
-// identity is what a descriptor is: of a socket both ends, where they are known.
+// identity is what a descriptor is, but for what has a column of its own.
 func identity(e *leak.ReportDescriptor, room int) string {
-	what := clean(e.What)
-	if s := e.Socket; s != nil && s.Local+s.Peer != "" {
-		what = protocol(s.Protocol)
-		if s.Local != "" {
-			what += " " + clean(s.Local)
-		}
-		if s.Peer != "" {
-			what += " to " + clean(s.Peer)
-		}
+	what := e.What
+	if e.Socket != nil && e.Socket.State != "" {
+		what = strings.Replace(what, " "+e.Socket.State, "", 1)
 	}
-	if e.Deleted && !strings.HasSuffix(what, "(deleted)") {
-		const deleted = " (deleted)"
-		return cut(what, room-len(deleted)) + together(deleted)
+	const deleted = " (deleted)"
+	if name := strings.TrimSuffix(clean(what), deleted); e.Deleted {
+		return cut(name, room-len(deleted)) + together(deleted)
 	}
-	return cut(what, room)
-}
-
-// protocol writes the names of protocols that are initials as such.
-func protocol(name string) string {
-	switch name {
-	case "tcp", "udp", "sctp", "mptcp":
-		return strings.ToUpper(name)
-	}
-	return clean(name)
+	return cut(clean(what), room)
 }
 
 // flow says what waits in a socket, and how long it is idle.

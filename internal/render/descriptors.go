@@ -13,7 +13,7 @@ import (
 // report that is about descriptors, and of one that is about more.
 const (
 	maxGroups, maxGroupsShort   = 30, 5
-	maxOpeners, maxOpenersShort = 3, 1
+	maxOpeners, maxOpenersShort = 3, 2
 )
 
 // rowLead holds the number that a row of a table begins with.
@@ -106,6 +106,9 @@ func groups(b *strings.Builder, t *leak.ReportTarget, short bool) {
 		rows[i].write(b, width)
 		whoOpened(b, g, openers)
 	}
+	if len(all) == 0 && t.Descriptors.Open > 0 {
+		wrap(b, below, "none of them matches the filter")
+	}
 	if len(all) == len(shown) {
 		return
 	}
@@ -113,14 +116,14 @@ func groups(b *strings.Builder, t *leak.ReportTarget, short bool) {
 	for _, g := range all[most:] {
 		rest += g.Count
 	}
-	text := "others, " + counted(uint64(len(all)-most), "group")
+	text := "in " + counted(uint64(len(all)-most), "other group")
 	switch {
 	case ended(t):
-		text += "; --format json has them all"
+		text += "; --format json has all"
 	case short:
-		text += fmt.Sprintf("; stanch fds %d shows them", t.PID)
+		text += fmt.Sprintf("; stanch fds %d shows all", t.PID)
 	default:
-		text += "; --all shows them"
+		text += "; --all lists them"
 	}
 	wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(rest)), text)
 }
@@ -263,7 +266,7 @@ func whoOpened(b *strings.Builder, g *leak.ReportDescriptorGroup, most int) {
 	switch {
 	case len(g.Openers) == 0 || left == 0:
 	case len(g.Openers) > most:
-		wrap(b, below, leak.FormatCount(left)+" opened elsewhere")
+		wrap(b, below, together(counted(left, "other")))
 	default:
 		wrap(b, below, leak.FormatCount(left)+" whose opening was not seen")
 	}

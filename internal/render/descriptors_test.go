@@ -50,7 +50,7 @@ func descriptors() map[string]*leak.Report {
 		{What: "TCP ESTABLISHED from 22 peers to :8080", Kind: "socket", Protocol: "tcp", State: "ESTABLISHED", Count: 22, Numbers: numbers(800, 16), Bytes: 1204, IdleLowS: ptr(0.2), IdleHighS: ptr(95.0)},
 		{What: "/dev/null", Kind: "device", Count: 3, Numbers: []int{0, 1, 2}},
 		{What: "eventpoll", Kind: "eventpoll", Count: 2, Numbers: []int{4, 6}},
-		{What: "memfd:cache", Kind: "memfd", Count: 2, Numbers: []int{7, 9}, Bytes: 67_000_000},
+		{What: "memfd cache", Kind: "memfd", Count: 2, Numbers: []int{7, 9}, Bytes: 67_000_000},
 		{What: "TCP LISTEN on 0.0.0.0:8080", Kind: "socket", Protocol: "tcp", State: "LISTEN", Count: 1, Numbers: []int{5}},
 		{What: "unix stream to /run/systemd/journal/stdout", Kind: "socket", Protocol: "unix stream", State: "ESTABLISHED", Count: 1, Numbers: []int{8}, IdleLowS: ptr(40.0), IdleHighS: ptr(40.0)},
 	}
@@ -146,12 +146,12 @@ func descriptors() map[string]*leak.Report {
 	everything := *watched
 	everything.List = []leak.ReportDescriptor{
 		{Num: 0, Kind: "device", What: "/dev/null", Access: "r"},
-		{Num: 3, Kind: "file", What: "/var/log/collectd/2026-11-20.log", Deleted: true, Bytes: 68_000_000, CloseOnExec: true, AgeS: ptr(7500.0),
+		{Num: 3, Kind: "file", What: "/var/log/collectd/2026-11-20.log (deleted)", Deleted: true, Bytes: 68_000_000, CloseOnExec: true, AgeS: ptr(7500.0),
 			Opener: ptr(seen(1, "openat", logs)), LastCall: "write", LastCallS: ptr(7100.0)},
-		{Num: 5, Kind: "socket", What: "TCP LISTEN on 0.0.0.0:8080", CloseOnExec: true, Socket: &leak.ReportSocket{Protocol: "tcp", State: "LISTEN", Local: "0.0.0.0:8080", ReceiveQueue: 97, SendQueue: 128}},
-		{Num: 12, Kind: "socket", What: "TCP CLOSE_WAIT to 10.0.0.5:5432", AgeS: ptr(12.0), Opener: ptr(likely(1, "socket", connect)), LastCall: "read (EAGAIN)", LastCallS: ptr(9.0),
+		{Num: 5, Kind: "socket", What: "TCP LISTEN 0.0.0.0:8080", CloseOnExec: true, Socket: &leak.ReportSocket{Protocol: "tcp", State: "LISTEN", Local: "0.0.0.0:8080", ReceiveQueue: 97, SendQueue: 128}},
+		{Num: 12, Kind: "socket", What: "TCP CLOSE_WAIT 10.0.0.1:41022 to 10.0.0.5:5432", AgeS: ptr(12.0), Opener: ptr(likely(1, "socket", connect)), LastCall: "read (EAGAIN)", LastCallS: ptr(9.0),
 			Socket: &leak.ReportSocket{Protocol: "tcp", State: "CLOSE_WAIT", Local: "10.0.0.1:41022", Peer: "10.0.0.5:5432", ReceiveQueue: 1, SendQueue: 5204, LastReceivedS: ptr(10_900.0), LastSentS: ptr(11_000.0)}},
-		{Num: 13, Kind: "socket", What: "unix stream to /run/systemd/journal/stdout", LastCall: "sendto",
+		{Num: 13, Kind: "socket", What: "unix stream ESTABLISHED to /run/systemd/journal/stdout", LastCall: "sendto",
 			Socket: &leak.ReportSocket{Protocol: "unix stream", State: "ESTABLISHED", Peer: "/run/systemd/journal/stdout", LastSentS: ptr(40.0)}},
 		{Num: 14, Kind: "socket", What: "UDP 10.0.0.1:53", Socket: &leak.ReportSocket{Protocol: "udp", Local: "10.0.0.1:53", LastReceivedS: ptr(2.0)}, Opener: &leak.ReportOpener{Count: 1, Call: "received"}},
 		{Num: 100123, Kind: "eventpoll", What: "eventpoll", CloseOnExec: true},
@@ -163,7 +163,7 @@ func descriptors() map[string]*leak.Report {
 		Groups: []leak.ReportDescriptorGroup{{What: evil + strings.Repeat("/", 4096), Kind: evil, Count: 3, Numbers: []int{-1, 5, 5}, Module: evil, IdleLowS: ptr(-1.0), IdleHighS: ptr(1e300),
 			Openers: []leak.ReportOpener{{Count: 9, Call: evil, Stack: []leak.StackFrame{{Function: evil, Module: evil}}, Site: 7}}}},
 		List: []leak.ReportDescriptor{
-			{Num: 1, Kind: evil, What: evil, Deleted: true, LastCall: evil, Opener: &leak.ReportOpener{Call: evil}, Socket: &leak.ReportSocket{Protocol: evil, State: evil, Local: evil, Peer: "@" + strings.Repeat("\x00", 107)}},
+			{Num: 1, Kind: evil, What: evil + "@" + strings.Repeat("\x00", 107), Deleted: true, LastCall: evil, Opener: &leak.ReportOpener{Call: evil}, Socket: &leak.ReportSocket{Protocol: evil, State: evil, Local: evil, Peer: "@" + strings.Repeat("\x00", 107)}},
 		},
 		Ownerless: []leak.ReportOwnerless{{State: evil, Local: evil, Count: 1}},
 		Limits: []leak.ReportLimit{{Name: string(leak.UsageDescriptors), Limit: evil, Used: 3}, {Name: evil, Scope: evil, Limit: evil, Used: 5, Max: ptr(uint64(0))},
@@ -186,6 +186,7 @@ func descriptors() map[string]*leak.Report {
 		"fds_watched": {Targets: []leak.ReportTarget{with(bare, watched)}, Observed: at(60), Findings: []leak.Finding{accumulating, waits, failing, nofile}},
 		"fds_all":     {Targets: []leak.ReportTarget{with(bare, &everything)}, Observed: at(60)},
 		"fds_few":     {Targets: []leak.ReportTarget{with(bare, &leak.ReportDescriptors{Open: 1, Groups: rest[4:5:5]})}, Observed: at(0.1), Findings: []leak.Finding{silent, inherited}},
+		"fds_filter":  {Targets: []leak.ReportTarget{with(bare, &leak.ReportDescriptors{Open: 874, Limits: []leak.ReportLimit{own}})}, Observed: at(0.1)},
 		"fds_empty":   {Targets: []leak.ReportTarget{with(bare, &leak.ReportDescriptors{Limits: []leak.ReportLimit{limit(leak.UsageDescriptors, "", "RLIMIT_NOFILE", 0, 1024)}})}, Observed: at(0.1)},
 		"fds_hostile": {Targets: []leak.ReportTarget{with(bare, hostile)}, Observed: at(1)},
 		"fds_crowd":   {Targets: []leak.ReportTarget{with(bare, crowd)}, Observed: at(10)},
@@ -204,7 +205,7 @@ func TestManyDescriptorsAreLinear(t *testing.T) {
 	d := &leak.ReportDescriptors{Open: n}
 	stack := []leak.StackFrame{{Function: "accept_loop", File: "/src/server.c", Line: 31, Module: "server"}}
 	for i := range n {
-		d.List = append(d.List, leak.ReportDescriptor{Num: i, Kind: "socket", What: "TCP ESTABLISHED from 10.0.0.9", AgeS: ptr(3.0),
+		d.List = append(d.List, leak.ReportDescriptor{Num: i, Kind: "socket", What: fmt.Sprintf("TCP ESTABLISHED 10.0.0.1:8080 from 10.0.%d.%d:4000", i>>8&255, i&255), AgeS: ptr(3.0),
 			Socket: &leak.ReportSocket{Protocol: "tcp", State: "ESTABLISHED", Local: "10.0.0.1:8080", Peer: fmt.Sprintf("10.0.%d.%d:4000", i>>8&255, i&255)},
 			Opener: &leak.ReportOpener{Count: 1, Call: "accept4", Stack: stack}, LastCall: "read"})
 	}
