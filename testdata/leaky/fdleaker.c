@@ -97,7 +97,7 @@ static NOINLINE void session(void) {
 
 /* ---- serve ---- */
 
-static int keeping[1 << 16];
+static int keeping[1 << 17];
 static long kept;
 
 static NOINLINE int keep_one(void) { return opened(open("/dev/null", O_RDWR), "keep"); }
