@@ -53,7 +53,7 @@ func (n *namespace) close() {
 	}
 }
 
-// inside runs f in the namespace, in a thread of its own.
+// inside runs f in the namespace, in a thread that is back in ours afterwards.
 func (n *namespace) inside(f func()) error {
 	if n.denied != nil {
 		return n.denied
@@ -63,17 +63,27 @@ func (n *namespace) inside(f func()) error {
 		return nil
 	}
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := unix.Setns(int(n.dir.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	go func() { done <- n.visit(f) }()
+	return <-done
+}
+
+func (n *namespace) visit(f func()) error {
+	runtime.LockOSThread()
+	home, err := os.Open(string(n.target.Root) + "/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	if err := unix.Setns(int(n.dir.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
 		return fmt.Errorf("setns: %w", err)
 	}
+	f()
+	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("setns back: %w", err) // the thread stays locked, and ends with its goroutine
+	}
+	runtime.UnlockOSThread()
 	return nil
 }
 
