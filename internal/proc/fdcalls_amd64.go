@@ -111,7 +111,6 @@ var FDCalls = []FDCall{
 	{Nr: unix.SYS_CLONE, Name: "clone", Does: FDBears},
 	{Nr: unix.SYS_CLONE3, Name: "clone3", Does: FDBears},
 	{Nr: unix.SYS_CONNECT, Name: "connect", Does: FDConnects},
-	{Nr: unix.SYS_BIND, Name: "bind", Does: FDConnects},
 }
 
 // Exhausted names the error numbers of system calls that failed because
@@ -122,4 +121,13 @@ func Exhausted(errno int64) string {
 		return unix.ErrnoName(unix.Errno(errno))
 	}
 	return ""
+}
+
+// SharesDescriptors reports whether two processes have one table of descriptors
+// (clone with CLONE_FILES). It needs CONFIG_KCMP and the rights of ptrace; without,
+// they count as having two.
+func SharesDescriptors(a, b *Target) bool {
+	const files = 2 // KCMP_FILES, include/uapi/linux/kcmp.h
+	differ, _, e := unix.Syscall6(unix.SYS_KCMP, uintptr(a.ID.PID), uintptr(b.ID.PID), files, 0, 0, 0)
+	return e == 0 && differ == 0
 }

@@ -159,7 +159,7 @@ func (f *Family) beginWatch(m *member) error {
 		return fmt.Errorf("watch the system calls of the program: %w", err)
 	}
 	if err := f.tracer.attendItself(f.turn); err != nil {
-		return fmt.Errorf("block SIGCHLD: %w", err)
+		return fmt.Errorf("prepare signals: %w", err)
 	}
 	f.watch.Replaced(m.target)
 	return nil

@@ -177,3 +177,13 @@ func TestWatch(t *testing.T) {
 		t.Errorf("%d born, %d programs, %d ended, %v", n.born, n.execs, n.gone, n.errs)
 	}
 }
+
+// BenchmarkWatch prints what a pair of a watched open and a watched close
+// costs, and a call that is not watched.
+func BenchmarkWatch(b *testing.B) {
+	exe := build(b, "watched", "-static")
+	for _, w := range []Watcher{nil, newNotes()} {
+		f := watched(b, w, nil, exe, "idle=1000000", "time=20000", "time=20000")
+		followed(b, f, nil)
+	}
+}

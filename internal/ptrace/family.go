@@ -241,6 +241,7 @@ func (f *Family) Close() {
 		signal.Stop(f.news)
 		if f.watch != nil {
 			f.killAll()
+			_ = hearStops(true) // it worked before
 		} else {
 			f.tracer.do(func() { f.letGo(func(*tracee) bool { return true }) })
 		}
@@ -263,10 +264,6 @@ func (f *Family) attend() {
 			return
 		case <-f.news:
 		case <-tick.C:
-		}
-		if f.watch != nil {
-			f.tracer.nudge()
-			continue
 		}
 		f.tracer.do(f.lookRound)
 	}

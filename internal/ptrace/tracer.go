@@ -63,13 +63,18 @@ func (t *tracer) hurry() {
 
 // calm takes that back for f: a process that f makes would inherit it.
 func (t *tracer) calm(f func()) {
+	t.ease()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // back to the default
+	f()
+	t.hurry()
+}
+
+// ease takes the higher priority back.
+func (t *tracer) ease() {
 	// The call itself gives 20 less the niceness (getpriority(2)).
 	if n, err := unix.Getpriority(unix.PRIO_PROCESS, unix.Getpid()); err == nil {
 		_ = unix.Setpriority(unix.PRIO_PROCESS, t.tid, 20-n)
 	}
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // back to the default
-	f()
-	t.hurry()
 }
 
 func (t *tracer) serve() {
@@ -93,22 +98,17 @@ func (t *tracer) serve() {
 // tracer has ended.
 func (t *tracer) do(f func()) bool {
 	done := make(chan struct{})
-	t.waiting.Add(1)
-	t.nudge()
-	select {
-	case t.calls <- func() { defer close(done); f() }:
-		<-done
-		return true
-	case <-t.gone:
+	if !t.reach(func() { defer close(done); f() }) {
 		return false
 	}
+	<-done
+	return true
 }
 
 // end ends the thread. It is called once.
 func (t *tracer) end() {
+	t.do(func() { t.turn = nil })
 	close(t.quit)
-	t.waiting.Add(1)
-	t.nudge()
 	<-t.gone
 }
 
