@@ -65,7 +65,7 @@ static NOINLINE int open_log(void) {
 
 static NOINLINE int run_filter(void) {
   int ends[2];
-  if (pipe(ends)) fixture_die("pipe"); /* want fd pipe once */
+  if (pipe(ends)) fixture_die("pipe"); /* want fd pipe2 once */
   close(ends[1]);
   return ends[0];
 }

@@ -40,7 +40,7 @@
 #include <sys/wait.h>
 
 enum {
-  MAX = 1024,   /* RLIMIT_NOFILE, set here */
+  MAX = 512,    /* RLIMIT_NOFILE, set here */
   RANGE = 320,  /* numbers below are named on purpose */
   BUSY = 300,   /* open at once, about twice of what is usual */
   THREADS = 4,  /* that take turns */
@@ -101,7 +101,8 @@ OP(NEW, RACY, "socket", socket_unix, socket(AF_UNIX, SOCK_STREAM, 0))
 OP(TWO, RACY, "socketpair", pair, socketpair(AF_UNIX, SOCK_STREAM, 0, c->two))
 OP(TWO, CLOEXEC, "socketpair", pair_cloexec, socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, c->two))
 OP(TWO, MANUAL, "socketpair", pair_link, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, c->two))
-OP(TWO, RACY, "pipe", pipe_one, pipe(c->two))
+OP(TWO, RACY, "pipe2", pipe_one, pipe(c->two))
+OP(TWO, 0, "pipe", pipe_old, syscall(SYS_pipe, c->two))
 OP(TWO, RACY | CLOEXEC, "pipe2", pipe_cloexec, pipe2(c->two, O_CLOEXEC))
 OP(NEW, RACY, "dup", dup_lowest, dup(c->a))
 OP(ONTO, RACY, "dup2", dup_onto, dup2(c->a, c->b))
