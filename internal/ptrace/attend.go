@@ -67,7 +67,7 @@ func (t *tracer) attendItself(turn func()) error {
 
 // nudge ends a wait of the tracing thread. It is done again until it helps,
 // since the signal may come just before the wait.
-func (t *tracer) nudge() { _ = unix.Tgkill(unix.Getpid(), t.tid, unix.Signal(wakeUp)) }
+func (t *tracer) nudge() { _ = unix.Tgkill(unix.Getpid(), t.tid, wakeUp) }
 
 // reach waits until the tracing thread takes a call; false when it has ended.
 func (t *tracer) reach(call func()) bool {

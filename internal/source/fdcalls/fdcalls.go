@@ -118,21 +118,21 @@ func (t *Tracer) Settle(target *proc.Target) error {
 	if err != nil {
 		return err
 	}
-	t.compare(p, open, "")
+	t.compare(p, open, "", "")
 	return nil
 }
 
-// compare makes the books agree with the numbers that are open; gone is how
-// those went that are not.
-func (t *Tracer) compare(p *process, open map[int]bool, gone string) {
+// compare makes the books agree with the numbers that are open; came is how
+// those came that are not in them, and went how those went that are not open.
+func (t *Tracer) compare(p *process, open map[int]bool, came, went string) {
 	for num := range p.table.open {
 		if !open[num] {
-			t.release(p.table, num, gone, 0)
+			t.release(p.table, num, went, 0)
 		}
 	}
 	for num := range open {
 		if _, known := p.table.open[num]; !known {
-			t.acquire(p.table, num, opening{at: t.o.Clock.Now()})
+			t.acquire(p.table, num, opening{at: t.o.Clock.Now(), call: came})
 		}
 	}
 }
@@ -179,4 +179,5 @@ type opening struct {
 	at    time.Duration
 	stack leak.StackID
 	call  string
+	onto  bool // it took the number of another, as dup2 does
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"time"
 
 	"stanch/internal/leak"
 	"stanch/internal/proc"
@@ -23,12 +24,15 @@ type table struct {
 	// blind are numbers that a close found in use though the books had nothing
 	// there: another thread's call must be about to end that opened it.
 	blind map[int]bool
+	// doubt says that a range was closed beside calls that are still inside.
+	doubt bool
 }
 
 // inside is a call that will have a result.
 type inside struct {
 	call   *proc.FDCall
 	of     leak.ProcID
+	began  time.Duration
 	target int // of FDReplaces: the number that is replaced; of FDCloses: that is closed
 }
 
@@ -46,6 +50,14 @@ func (tab *table) leave(id leak.ProcID) {
 		if in.of == id {
 			delete(tab.inside, tid)
 		}
+	}
+}
+
+// calm forgets doubts when no call is under way that could raise them.
+func (tab *table) calm() {
+	if len(tab.inside) == 0 {
+		clear(tab.blind)
+		tab.doubt = false
 	}
 }
 

@@ -1,6 +1,8 @@
 package fdcalls
 
 import (
+	"time"
+
 	"stanch/internal/leak"
 	"stanch/internal/proc"
 	"stanch/internal/ptrace"
@@ -21,18 +23,25 @@ func (w *watcher) Begins(c *ptrace.Call) bool {
 		return false
 	}
 	num := int(int32(c.Args[call.Arg]))
+	alone := len(p.table.inside) == 0
 	switch call.Does {
 	case proc.FDCloses:
 		if _, open := p.table.open[num]; open {
 			t.release(p.table, num, call.Name, t.stack(p, c))
-			return false
+			alone = !p.table.replacing(num)
 		}
-		if len(p.table.inside) == 0 {
-			return false // there is nothing to close
+		if alone {
+			return false // it closes what was in the books, or nothing
 		}
 	case proc.FDClosesRange:
-		t.closeRange(p, c, call)
-		return false
+		first, last, closes := closingRange(c, call)
+		if !closes {
+			return false
+		}
+		t.closeRange(p, c, call, func(num int) bool { return num >= first && num <= last })
+		if alone {
+			return false
+		}
 	case proc.FDReceives:
 		if !hasControl(c, leak.Addr(c.Args[call.Arg]), 1) {
 			return false
@@ -42,20 +51,22 @@ func (w *watcher) Begins(c *ptrace.Call) bool {
 			return false
 		}
 	}
-	p.table.inside[c.TID] = inside{call, p.target.ID, num}
+	p.table.inside[c.TID] = inside{call, p.target.ID, t.o.Clock.Now(), num}
 	return true
 }
 
-// closeRange closes what the books have in the range: with these arguments the
-// call does not fail.
-func (t *Tracer) closeRange(p *process, c *ptrace.Call, call *proc.FDCall) {
-	first, last, flags := uint32(c.Args[call.Arg]), uint32(c.Args[call.Arg+1]), c.Args[call.Arg+2]
-	if first > last || flags&proc.FDKeepOpen != 0 {
-		return
-	}
+// closingRange gives the numbers that close_range closes, which does not fail
+// then.
+func closingRange(c *ptrace.Call, call *proc.FDCall) (first, last int, closes bool) {
+	from, to := uint32(c.Args[call.Arg]), uint32(c.Args[call.Arg+1])
+	return int(from), int(to), from <= to && c.Args[call.Arg+2]&proc.FDKeepOpen == 0
+}
+
+// closeRange closes what the books have in a range.
+func (t *Tracer) closeRange(p *process, c *ptrace.Call, call *proc.FDCall, within func(num int) bool) {
 	var stack leak.StackID
 	for num := range p.table.open {
-		if uint32(num) < first || uint32(num) > last {
+		if !within(num) {
 			continue
 		}
 		if stack == 0 {
@@ -74,39 +85,51 @@ func (w *watcher) Ends(c *ptrace.Call) {
 	if call == nil || p == nil {
 		return
 	}
+	in := p.table.inside[c.TID]
 	delete(p.table.inside, c.TID)
+	defer p.table.calm()
 	if c.Result < 0 {
 		if errno := proc.Exhausted(-c.Result); errno != "" {
 			t.fail(p, c, call.Name, errno)
 		}
 		return
 	}
-	if call.Does == proc.FDCloses {
+	switch call.Does {
+	case proc.FDCloses:
 		t.closedBlindly(p, c, call)
-	} else {
-		t.opened(p, c, call)
-	}
-	if len(p.table.inside) == 0 {
-		clear(p.table.blind)
+	case proc.FDClosesRange:
+		first, last, _ := closingRange(c, call)
+		t.closeRange(p, c, call, func(num int) bool { return num >= first && num <= last && !isOpen(p.target, num) })
+		p.table.doubt = true
+	default:
+		t.opened(p, c, call, in.began)
 	}
 }
 
 // opened notes the descriptors that a call gave.
-func (t *Tracer) opened(p *process, c *ptrace.Call, call *proc.FDCall) {
+func (t *Tracer) opened(p *process, c *ptrace.Call, call *proc.FDCall, began time.Duration) {
 	nums := given(c, call)
 	if len(nums) == 0 {
 		return
 	}
-	o := opening{t.o.Clock.Now(), t.stack(p, c), call.Name}
+	o := opening{t.o.Clock.Now(), t.stack(p, c), call.Name, call.Does == proc.FDReplaces}
 	if call.Does == proc.FDReceives || call.Does == proc.FDReceivesAll {
 		o.call = "received"
 	}
 	for _, num := range nums {
-		if _, open := p.table.open[num]; open && call.Does == proc.FDReplaces {
+		now, open := p.table.open[num]
+		// A number that is open is given to nobody but who asks for it: of two
+		// calls at a time, the one that does was the later one.
+		if beside := open && now.onto && began < now.at; beside && !o.onto {
+			continue
+		} else if beside {
+			o.stack = 0 // either of the two
+		}
+		if open && o.onto {
 			t.release(p.table, num, call.Name, o.stack)
 		}
 		t.acquire(p.table, num, o)
-		if p.table.blind[num] {
+		if p.table.blind[num] || p.table.doubt {
 			delete(p.table.blind, num)
 			if !isOpen(p.target, num) {
 				t.release(p.table, num, "close", 0)
@@ -115,8 +138,8 @@ func (t *Tracer) opened(p *process, c *ptrace.Call, call *proc.FDCall) {
 	}
 }
 
-// closedBlindly takes the result of a close of what the books did not have when
-// it began: another thread's call opened it meanwhile.
+// closedBlindly takes the result of a close beside another thread's call that
+// may have opened what it closed.
 func (t *Tracer) closedBlindly(p *process, c *ptrace.Call, call *proc.FDCall) {
 	num := int(int32(c.Args[call.Arg]))
 	if _, open := p.table.open[num]; !open {
@@ -171,9 +194,11 @@ func (w *watcher) Replaced(target *proc.Target) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.procs[target.ID]
+	came := ""
 	if p == nil {
 		p = &process{target: target, table: newTable(target.ID)}
 		t.procs[target.ID] = p
+		came = "exec"
 	}
 	p.view = nil
 	own := newTable(target.ID)
@@ -186,7 +211,7 @@ func (w *watcher) Replaced(target *proc.Target) {
 	if err != nil {
 		return // it was killed
 	}
-	t.compare(p, open, "exec")
+	t.compare(p, open, came, "exec")
 	for num, o := range own.open {
 		o.call = "exec"
 		own.open[num] = o
