@@ -12,7 +12,7 @@ BUILD     := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
 CC_PKGS    := gcc g++ libc6-dev
 CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 python3-dev \
               nginx redis-server memcached libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 \
-              clang clang-format util-linux
+              clang llvm clang-format util-linux
 BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg valgrind redis-server redis-tools util-linux
 
 .DEFAULT_GOAL := build
@@ -34,13 +34,13 @@ test: build ## all tests
 
 lint: $(LINT) ## gofmt, vet and the linters of .golangci.yml; clang-format for the C
 	$(LINT) run ./...
-	clang-format --dry-run -Werror probe/*.[ch] testdata/leaky/*.[ch] testdata/leaky/*.cc testdata/legacy/*.[ch]
+	clang-format --dry-run -Werror probe/*.[ch] testdata/leaky/*.[ch] testdata/leaky/*.cc testdata/legacy/*.[ch] internal/source/fdtrace/bpf/*.[ch]
 
 $(LINT):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_V)
 	mv $(TOOLS)/golangci-lint $@
 
-gen: ## make the generated files anew: the probe's machine code
+gen: ## make the generated files anew: the probe's machine code, the BPF programs
 	$(GO) generate ./...
 
 check-gen: ## fail when a generated file is not what its source makes

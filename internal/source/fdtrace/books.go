@@ -1,0 +1,340 @@
+package fdtrace
+
+import (
+	"sync/atomic"
+	"time"
+
+	"stanch/internal/leak"
+	"stanch/internal/proc"
+	"stanch/internal/unwind"
+)
+
+// grace is how long an event may come after a later one: the time between what
+// a call does to the table of descriptors and its end, when the event is
+// noted, and the time until the ring is read.
+const grace = uint64(60 * time.Millisecond)
+
+// books are what is known of all traced processes. They belong to the goroutine
+// of Watch.
+type books struct {
+	t       *Tracer
+	sink    leak.Sink
+	target  *process
+	live    map[uint32]*process // by PID in the initial namespace
+	tables  map[uint64]*table   // by address of the kernel's
+	files   *tables
+	due     []dueSlot
+	copies  []*copied
+	syncs   []*listing
+	fails   map[failKey]*failure
+	allLost uint64 // since when nothing is certain
+	told    uint64 // dropped events that have been dealt with
+	unknown uint64 // descriptors whose opener could not be told
+	began   uint64 // CLOCK_BOOTTIME in ns
+	stacks0 uint64 // openings without a stack
+	seen    atomic.Int64
+	cpu     atomic.Int64
+}
+
+// process is one traced process.
+type process struct {
+	id    leak.ProcID
+	tgid  uint32
+	code  *code
+	table *table
+}
+
+// table is a table of descriptors: of a process, or of several that share it.
+type table struct {
+	owner *process
+	users int
+	slots map[int32]*slot
+	// vague: what was open when the table was first seen is not known yet.
+	vague bool
+	// quiet: what was open then is said by others.
+	quiet    bool
+	suspects map[int32]uint64 // open, and nobody saw them come; since when
+	missed   uint64           // when something that was not seen happened last
+}
+
+// dueSlot is a slot that is to be settled once nothing earlier can come.
+type dueSlot struct {
+	table *table
+	num   int32
+	at    uint64
+}
+
+func newBooks(t *Tracer, target *proc.Target) *books {
+	b := &books{
+		t: t, live: map[uint32]*process{}, tables: map[uint64]*table{}, files: &tables{known: map[fileKey]*unwind.Table{}},
+		fails: map[failKey]*failure{}, began: bootNow(),
+	}
+	b.target = &process{id: target.ID, code: newCode(target, t.o.Atlas, b.files)}
+	return b
+}
+
+// at converts a time of an event to that of the observation.
+func (b *books) at(ns uint64) time.Duration { return time.Duration(ns - b.t.zero) }
+
+// process finds or makes the books of a process.
+func (b *books) add(tgid, visible uint32, start uint64) *process {
+	if p := b.live[tgid]; p != nil {
+		return p
+	}
+	b.seen.Add(1)
+	p := b.target
+	if p.tgid != 0 || int(visible) != p.id.PID {
+		id := leak.ProcID{PID: int(visible), Start: startTicks(start)}
+		target := &proc.Target{ID: id, Root: b.t.target.Root}
+		p = &process{id: id, code: newCode(target, b.t.o.Atlas.Beside(target.BuildID), b.files)}
+	}
+	p.tgid = tgid
+	b.live[tgid] = p
+	return p
+}
+
+// join makes a process use the table at an address.
+func (b *books) join(p *process, files uint64) *table {
+	t := b.tables[files]
+	if t == nil {
+		t = &table{owner: p, slots: map[int32]*slot{}, vague: true, suspects: map[int32]uint64{}}
+		b.tables[files] = t
+	}
+	if p.table != t {
+		if p.table != nil {
+			b.leave(p)
+		}
+		p.table = t
+		t.users++
+	}
+	return t
+}
+
+// leave takes the table from a process.
+func (b *books) leave(p *process) {
+	p.table.users--
+	if p.table.users > 0 {
+		if p.table.owner == p {
+			b.handOver(p)
+		}
+		p.table = nil
+		return
+	}
+	for files, t := range b.tables {
+		if t == p.table {
+			delete(b.tables, files)
+		}
+	}
+	p.table = nil
+}
+
+// handOver makes another user of the table its owner.
+func (b *books) handOver(p *process) {
+	for _, other := range b.live {
+		if other != p && other.table == p.table {
+			p.table.owner = other
+			return
+		}
+	}
+}
+
+// slot finds or makes a number's slot.
+func (t *table) slot(num int32) *slot {
+	s := t.slots[num]
+	if s == nil {
+		s = &slot{base: holder{maybe: t.vague}}
+		t.slots[num] = s
+	}
+	return s
+}
+
+// event takes one event from the ring.
+func (b *books) event(e *event, tail []byte) {
+	switch e.Kind {
+	case eventFork:
+		b.forked(e, tail)
+		return
+	case eventExit:
+		b.exited(e)
+		return
+	}
+	p := b.live[e.Tgid]
+	if p == nil {
+		if p = b.late(e.Tgid); p == nil {
+			return
+		}
+	}
+	switch e.Kind {
+	case eventExec:
+		b.executed(p, e, tail)
+	case eventTable:
+		b.parted(p, e, tail)
+	case eventFail:
+		b.failed(p, e, tail)
+	case eventCall:
+		b.called(p, e, tail)
+	}
+}
+
+// called notes what a call did.
+func (b *books) called(p *process, e *event, tail []byte) {
+	t := b.tables[e.Files]
+	if t == nil {
+		t = b.join(p, e.Files)
+	}
+	a := action{enter: e.Enter, exit: e.Exit, call: callNames[e.Nr]}
+	switch classOf[e.Nr&511] {
+	case classCloseRange:
+		b.closedRange(t, e, &a)
+		return
+	case classClose:
+		a.closes = true
+		a.stack = b.stack(p, e, tail)
+		b.act(t, int32(e.Regs[regArg1]), a)
+		return
+	case classRecvmsg:
+		a.call = "received"
+	case classDup:
+		a.closes = true
+	}
+	a.opens = true
+	a.stack = b.stack(p, e, tail)
+	if a.stack == 0 {
+		b.stacks0++
+	}
+	for _, num := range e.Numbers[:e.Count] {
+		b.act(t, num, a)
+	}
+}
+
+// stack names the stack of an event, and has the kernel copy more of it next
+// time when it was cut.
+func (b *books) stack(p *process, e *event, tail []byte) leak.StackID {
+	id, cut := p.code.stack(e, tail)
+	if cut {
+		_ = b.t.objects.Maps["wide"].Put(e.site(), uint8(1)) // else the next is cut too
+	}
+	return id
+}
+
+// act notes an action on one number, to be settled when nothing that overlaps
+// it can come any more.
+func (b *books) act(t *table, num int32, a action) {
+	if num < 0 {
+		return
+	}
+	delete(t.suspects, num)
+	s := t.slot(num)
+	if len(s.recent) > 0 && a.enter > s.last() {
+		b.say(t, num, s)
+		s.base, s.recent = s.now(), s.recent[:0]
+	}
+	if len(s.recent) >= historyMost {
+		b.say(t, num, s)
+		s.base, s.recent = s.now(), s.recent[:0]
+		s.base.maybe = true
+	}
+	s.recent = append(s.recent, a)
+	for _, c := range b.copies {
+		c.touched(t, num, &a)
+	}
+	if !s.due {
+		s.due = true
+		b.due = append(b.due, dueSlot{t, num, a.exit + grace})
+	}
+}
+
+// historyMost bounds the actions on one number that overlap each other.
+const historyMost = 64
+
+// now is what the number stands for as far as it is known: settled, or of an
+// unknown opener.
+func (s *slot) now() holder {
+	end, sure := s.settle()
+	if !sure {
+		end.stack, end.call, end.maybe = 0, "", len(s.recent) == 0
+	}
+	return end
+}
+
+// say tells the sink what has become of a number.
+func (b *books) say(t *table, num int32, s *slot) {
+	end, sure := s.settle()
+	if !sure && end.open && len(s.recent) > 0 {
+		b.unknown++
+		end.stack, end.call = 0, ""
+	}
+	ref := leak.Ref{Proc: t.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}
+	var closer *action
+	for i := range s.recent {
+		a := &s.recent[i]
+		if a.closes && (closer == nil || a.exit > closer.exit) {
+			closer = a
+		}
+	}
+	release := func(at uint64) {
+		r := leak.Release{At: b.at(at), Ref: ref}
+		if closer != nil {
+			r.Call = closer.call
+			if !closer.opens {
+				r.Stack = closer.stack
+			}
+		}
+		b.sink.Release(r)
+	}
+	// Those that came and went between.
+	for i := range s.recent {
+		a := &s.recent[i]
+		if !a.opens || a.counted {
+			continue
+		}
+		a.counted = true
+		h := a.holder()
+		if h == end || h == s.said {
+			continue
+		}
+		if s.said.open {
+			release(a.exit)
+			s.said = holder{}
+		}
+		b.acquire(ref, h)
+		release(a.exit)
+	}
+	if end == s.said || !end.open && !s.said.open {
+		s.said = end
+		return
+	}
+	if s.said.open {
+		release(end.at)
+	}
+	if end.open && !end.quiet {
+		b.acquire(ref, end)
+	}
+	s.said = end
+}
+
+func (b *books) acquire(ref leak.Ref, h holder) {
+	b.sink.Acquire(leak.Acquire{At: b.at(h.at), Ref: ref, Stack: h.stack, Weight: 1, Exact: true, Call: h.call})
+}
+
+// closedRange closes what is open in a range, or marks it close-on-exec, which
+// counts when it comes to that.
+func (b *books) closedRange(t *table, e *event, a *action) {
+	const cloexec = 4 // CLOSE_RANGE_CLOEXEC
+	if e.Regs[regArg3]&cloexec != 0 {
+		return
+	}
+	a.closes = true
+	first, last := uint32(e.Regs[regArg1]), uint32(e.Regs[regArg2])
+	for num, s := range t.slots {
+		if uint32(num) >= first && uint32(num) <= last && s.mayBeOpen() {
+			b.act(t, num, *a)
+		}
+	}
+}
+
+// mayBeOpen reports whether a close of everything would meet this number.
+func (s *slot) mayBeOpen() bool {
+	end, sure := s.settle()
+	return end.open || !sure
+}

@@ -1,0 +1,201 @@
+package fdtrace
+
+import (
+	"cmp"
+	"slices"
+
+	"stanch/internal/leak"
+)
+
+// copied is a table that was copied from another one by fork. What its numbers
+// stand for is known once nothing that overlaps the copying can come.
+type copied struct {
+	from, to    *table
+	enter, exit uint64 // between these the copy was made
+	base        map[int32]holder
+}
+
+// touched notes an action on the original that may have taken effect before or
+// after the copy was made.
+func (c *copied) touched(t *table, num int32, a *action) {
+	if t != c.from || a.enter > c.exit || a.exit < c.enter {
+		return
+	}
+	if h, ok := c.base[num]; ok {
+		h.stack = 0
+		c.base[num] = h
+	}
+}
+
+// forked makes the books of a child, which has a copy of its parent's table or
+// shares it.
+func (b *books) forked(e *event, tail []byte) {
+	parent := b.live[e.Tgid]
+	if parent == nil {
+		if parent = b.late(e.Tgid); parent == nil {
+			return
+		}
+	}
+	if old := b.live[e.Subject]; old != nil {
+		b.end(old, e.Exit)
+	}
+	child := b.add(e.Subject, e.Visible, e.Start)
+	child.code.inherit(parent.code)
+	from := b.join(parent, e.Before)
+	if e.Files == e.Before {
+		b.join(child, e.Files)
+		return
+	}
+	b.copyTable(from, b.fresh(child, e.Files), e, tail, "fork")
+}
+
+// fresh gives a process a new table. What stood at its address is gone.
+func (b *books) fresh(p *process, files uint64) *table {
+	delete(b.tables, files)
+	t := b.join(p, files)
+	t.vague = false
+	return t
+}
+
+func (b *books) copyTable(from, to *table, e *event, tail []byte, call string) {
+	c := &copied{from: from, to: to, enter: e.Enter, exit: e.Exit, base: map[int32]holder{}}
+	bitmap(tail).each(func(num int32) {
+		h := holder{open: true, at: e.Exit, call: call}
+		if s := from.slots[num]; s != nil {
+			was := s.now()
+			h.stack, h.quiet = was.stack, false
+			for i := range s.recent {
+				if s.recent[i].exit >= e.Enter {
+					h.stack = 0
+				}
+			}
+			if !was.open {
+				h.stack = 0
+			}
+		}
+		c.base[num] = h
+	})
+	b.copies = append(b.copies, c)
+}
+
+// ripe says what copies hold that are old enough.
+func (b *books) ripe(now uint64) {
+	for len(b.copies) > 0 && b.copies[0].exit+grace <= now {
+		c := b.copies[0]
+		b.copies = b.copies[1:]
+		nums := make([]int32, 0, len(c.base))
+		for num := range c.base {
+			nums = append(nums, num)
+		}
+		slices.Sort(nums)
+		for _, num := range nums {
+			h := c.base[num]
+			s := c.to.slot(num)
+			ref := leak.Ref{Proc: c.to.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}
+			b.acquire(ref, h)
+			s.base, s.said = h, h
+		}
+	}
+}
+
+// executed is a successful execve: what was marked close-on-exec is closed,
+// and another program runs.
+func (b *books) executed(p *process, e *event, tail []byte) {
+	t := p.table
+	switch {
+	case t == nil:
+		b.join(p, e.Files)
+	case b.tables[e.Files] == t:
+		b.compare(t, bitmap(tail), e, "exec")
+	case t.users > 1:
+		b.copyTable(t, b.fresh(p, e.Files), e, tail, "exec")
+	default:
+		// The process had several threads: the kernel gave it a copy.
+		b.move(t, e.Files)
+		b.compare(t, bitmap(tail), e, "exec")
+	}
+	p.code.replaced()
+}
+
+// move notes that a table has another address now.
+func (b *books) move(t *table, files uint64) {
+	for old, other := range b.tables {
+		if other == t {
+			delete(b.tables, old)
+		}
+	}
+	b.tables[files] = t
+}
+
+// parted notes that a thread has left the table it shared with others, by
+// unshare or close_range, for a copy.
+func (b *books) parted(p *process, e *event, tail []byte) {
+	from := b.tables[e.Before]
+	if from == nil {
+		return
+	}
+	if from.owner != p {
+		b.copyTable(from, b.fresh(p, e.Files), e, tail, "fork")
+		return
+	}
+	b.gap("a thread of process %d has left the descriptors it shared with the others: which are whose is not told", p.id.PID)
+	b.tables[e.Files] = from
+}
+
+// compare closes what the kernel's table does not hold.
+func (b *books) compare(t *table, bits bitmap, e *event, call string) {
+	for num, s := range t.slots {
+		if s.mayBeOpen() && !bits.has(num) && (e.Bytes == e.Most || int(num) < len(bits)*8) {
+			b.act(t, num, action{enter: e.Exit, exit: e.Exit, closes: true, call: call})
+		}
+	}
+}
+
+// exited ends the books of a process: the kernel closes all it held.
+func (b *books) exited(e *event) {
+	if p := b.live[e.Tgid]; p != nil {
+		b.end(p, e.Exit)
+	}
+}
+
+func (b *books) end(p *process, at uint64) {
+	delete(b.live, p.tgid)
+	t := p.table
+	if t == nil {
+		return
+	}
+	b.ripe(^uint64(0))
+	b.settleTable(t)
+	if t.users == 1 {
+		for _, num := range t.numbers() {
+			s := t.slots[num]
+			if s.said.open {
+				b.sink.Release(leak.Release{At: b.at(at), Ref: leak.Ref{Proc: t.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}, Call: "exit"})
+			}
+			b.forgetUse(p, num)
+		}
+		clear(t.slots)
+	}
+	b.leave(p)
+}
+
+// numbers lists the numbers of a table in order.
+func (t *table) numbers() []int32 {
+	nums := make([]int32, 0, len(t.slots))
+	for num := range t.slots {
+		nums = append(nums, num)
+	}
+	slices.SortFunc(nums, cmp.Compare)
+	return nums
+}
+
+// settleTable says what all numbers stand for now.
+func (b *books) settleTable(t *table) {
+	if t == nil {
+		return
+	}
+	for _, num := range t.numbers() {
+		s := t.slots[num]
+		b.say(t, num, s)
+	}
+}

@@ -1,0 +1,124 @@
+package fdtrace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"stanch/internal/leak"
+	"stanch/internal/proc"
+)
+
+const (
+	readEvery   = 10 * time.Millisecond
+	resyncEvery = 3 * time.Second
+)
+
+// Watch says to sink what happens to the descriptors of the target, until ctx
+// ends or, unless a cgroup is watched, the target exits. What happened before
+// is said before it returns. It calls Start unless that was done.
+func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink) error {
+	if t.books == nil {
+		if err := t.Start(target); err != nil {
+			return err
+		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b := t.books
+	b.sink = sink
+	before := threadTime()
+	defer func() { b.cpu.Add(int64(threadTime() - before)) }()
+	synced := bootNow()
+	for ctx.Err() == nil && !b.over() {
+		if err := t.read(time.Now().Add(readEvery)); err != nil {
+			return err
+		}
+		now := bootNow()
+		if now-synced > uint64(resyncEvery) {
+			synced = now
+			b.resync()
+			b.sayFailures()
+		}
+		b.tick(now)
+	}
+	return t.finish()
+}
+
+// finish says everything that has happened until now.
+func (t *Tracer) finish() error {
+	b := t.books
+	// Twice, so that what came unseen has been seen for long enough.
+	for range 2 {
+		b.resync()
+		for end := bootNow() + grace + uint64(suspicion); bootNow() < end; {
+			if err := t.read(time.Now().Add(readEvery)); err != nil {
+				return err
+			}
+			b.tick(bootNow())
+		}
+	}
+	for _, table := range b.tables {
+		b.settleTable(table)
+	}
+	b.sayFailures()
+	b.sayUses()
+	b.gaps()
+	return nil
+}
+
+// read takes what is in the ring, and waits until then for more.
+func (t *Tracer) read(until time.Time) error {
+	t.reader.SetDeadline(until)
+	var rec ringbuf.Record
+	var e event
+	for {
+		err := t.reader.ReadInto(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		tail, err := e.decode(rec.RawSample)
+		if err != nil {
+			return err
+		}
+		t.books.event(&e, tail)
+	}
+}
+
+// over reports that the target has exited.
+func (b *books) over() bool {
+	return b.t.o.Scope != Cgroup && b.target.tgid != 0 && b.live[b.target.tgid] != b.target
+}
+
+// tick does what waits for its time.
+func (b *books) tick(now uint64) {
+	b.dropped()
+	b.ripe(now)
+	b.compareAll(now)
+	n := 0
+	for n < len(b.due) && b.due[n].at <= now {
+		d := b.due[n]
+		n++
+		if s := d.table.slots[d.num]; s != nil {
+			s.due = false
+			b.say(d.table, d.num, s)
+		}
+	}
+	b.due = append(b.due[:0], b.due[n:]...)
+}
+
+// threadTime is the CPU time of the calling thread.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // cannot fail with a valid pointer
+	return time.Duration(ts.Nano())
+}
