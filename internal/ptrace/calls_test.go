@@ -1,8 +1,15 @@
 package ptrace
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -143,7 +150,8 @@ func followed(t testing.TB, f *Family, what func(Event)) syscall.WaitStatus {
 				}
 			}
 		case <-deadline:
-			t.Fatal("the family does not end")
+			t.Error("the family does not end")
+			return status
 		}
 	}
 }
@@ -176,6 +184,244 @@ func TestWatch(t *testing.T) {
 	if n.born != 20+10+1 || n.execs != 1+10+1 || n.gone != n.born+1 || len(n.errs) > 0 {
 		t.Errorf("%d born, %d programs, %d ended, %v", n.born, n.execs, n.gone, n.errs)
 	}
+}
+
+// TestWatchStops has a watched program that a signal stops and continues, and
+// that is stopped by Start, in the middle of its calls.
+func TestWatchStops(t *testing.T) {
+	n := newNotes()
+	f := watched(t, n, nil, build(t, "watched", "-static"), "threads=3000")
+	over := make(chan syscall.WaitStatus, 1)
+	go func() { over <- followed(t, f, nil) }()
+	target, err := proc.Default.Open(f.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := func() int {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.begun[unix.SYS_OPENAT]
+	}
+	stopped := func() bool {
+		tids, err := target.Threads()
+		for _, tid := range tids {
+			st, err := readThreadStat(target.Path("task", fmt.Sprint(tid)))
+			if err != nil || st.state != 't' && st.state != 'T' {
+				return false
+			}
+		}
+		return err == nil
+	}
+	for range 5 {
+		eventually(t, "calls", func() bool { return begun() > 20 })
+		if err := unix.Kill(f.PID(), unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "all threads stop", stopped)
+		before := begun()
+		if err := unix.Kill(f.PID(), unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it goes on", func() bool { return begun() > before })
+		stop, err := Start(context.Background(), target, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := stop.Call(unix.SYS_GETPID); err != nil || int(got) != f.PID() {
+			t.Errorf("a call inside: %d, %v", got, err)
+		}
+		if err := stop.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status := <-over; status != 0 {
+		t.Errorf("ended with %#x", status)
+	}
+	if opens := 4 * 3000; n.begun[unix.SYS_OPENAT] != opens || n.ended[unix.SYS_OPENAT] != opens {
+		t.Errorf("openat: %d begun, %d ended of %d", n.begun[unix.SYS_OPENAT], n.ended[unix.SYS_OPENAT], opens)
+	}
+}
+
+// TestWatchAccept stops a program while it waits in a watched call, which goes
+// on waiting, and takes a snapshot of it.
+func TestWatchAccept(t *testing.T) {
+	n := newNotes()
+	f := watched(t, n, nil, build(t, "watched", "-static"), "waits")
+	over := make(chan syscall.WaitStatus, 1)
+	go func() { over <- followed(t, f, nil) }()
+	target, err := proc.Default.Open(f.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := func() bool {
+		b, err := os.ReadFile(target.Path("syscall"))
+		return err == nil && bytes.HasPrefix(b, fmt.Appendf(nil, "%d ", unix.SYS_ACCEPT))
+	}
+	for range 3 {
+		eventually(t, "it waits", waits)
+		stop, err := Start(context.Background(), target, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		snap, err := stop.Snapshot(SnapshotOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := snap.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "it waits", waits)
+	if err := f.Release(target); !errors.Is(err, proc.ErrUnsupported) {
+		t.Errorf("it is let go: %v", err)
+	}
+	if err := unix.Kill(f.PID(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-over; !status.Signaled() || status.Signal() != unix.SIGTERM {
+		t.Errorf("ended with %#x", status)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.begun[unix.SYS_ACCEPT] < 4 || n.broken != n.begun[unix.SYS_ACCEPT] {
+		t.Errorf("accept: %d begun, %d broken off", n.begun[unix.SYS_ACCEPT], n.broken)
+	}
+}
+
+// TestWatchClose: what still runs when the family is closed ends, and leaves
+// nothing behind.
+func TestWatchClose(t *testing.T) {
+	f := watched(t, newNotes(), nil, build(t, "watched", "-static"), "tree", "wait")
+	go followed(t, f, nil)
+	pids := treeOf(t, f.PID())
+	f.Close()
+	for _, pid := range pids {
+		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
+			t.Errorf("process %d is left: %v", pid, err)
+		}
+	}
+}
+
+// TestWatchKilled: what a killed stanch watched ends with it.
+func TestWatchKilled(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, helperWord, "watch", build(t, "watched", "-static"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, scanErr := fmt.Fscan(out, &pid)
+	var pids []int
+	if scanErr == nil {
+		pids = treeOf(t, pid)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	if scanErr != nil {
+		t.Fatal(scanErr)
+	}
+	for _, pid := range pids {
+		eventually(t, "all are gone", func() bool {
+			// Whoever inherits them may leave them as zombies.
+			st, err := readThreadStat(proc.Default.Path(pid))
+			return err != nil || st.state == 'Z'
+		})
+	}
+}
+
+// helperWatch watches a program that goes on for ever, and never ends.
+func helperWatch(exe string) {
+	null, _ := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	f, err := Launch(Command{Path: exe, Args: []string{exe, "tree", "wait"}, Files: []*os.File{null, null, os.Stderr}, Watch: &Watch{Calls: watchedCalls, Watcher: newNotes()}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(f.PID())
+	for e := range f.Events() {
+		if e.Moment != Ended && e.Moment != Replaced {
+			_ = f.Resume(e.Target)
+		}
+	}
+}
+
+// treeOf waits until the program has its children and lists all of them.
+func treeOf(t *testing.T, pid int) []int {
+	t.Helper()
+	pids := []int{pid}
+	eventually(t, "two children", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		pids = pids[:1]
+		for _, f := range strings.Fields(string(b)) {
+			child, _ := strconv.Atoi(f)
+			pids = append(pids, child)
+		}
+		return len(pids) == 3
+	})
+	return pids
+}
+
+// TestWatchUnprivileged: without CAP_SYS_ADMIN the program gets no_new_privs.
+func TestWatchUnprivileged(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(outDir, "helper")
+	b, err := os.ReadFile(self)
+	if err == nil {
+		err = os.WriteFile(exe, b, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, helperWord, "unprivileged", build(t, "watched", "-static"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "true 2000 2000\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// helperUnprivileged watches a program as who it is, makes a call inside, and
+// prints what it saw.
+func helperUnprivileged(exe string) {
+	null, _ := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	n := newNotes()
+	f, err := Launch(Command{Path: exe, Args: []string{exe, "threads=500"}, Files: []*os.File{null, null, os.Stderr}, Watch: &Watch{Calls: watchedCalls, Watcher: n}})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	confined := false
+	for e := range f.Events() {
+		if e.Moment == Ready {
+			st, err := e.Target.Status()
+			confined = err == nil && st.NoNewPrivs
+			stop, err := Start(context.Background(), e.Target, Options{})
+			if err == nil {
+				_, err = stop.Call(unix.SYS_GETPID)
+				_ = stop.Release()
+			}
+			if err != nil {
+				fmt.Println(err)
+			}
+		}
+		if e.Moment != Ended && e.Moment != Replaced {
+			_ = f.Resume(e.Target)
+		}
+	}
+	fmt.Println(confined, n.begun[unix.SYS_OPENAT], n.ended[unix.SYS_OPENAT])
 }
 
 // BenchmarkWatch prints what a pair of a watched open and a watched close

@@ -572,6 +572,7 @@ func (f *Family) letGoOne(tr *tracee) bool {
 			return false
 		case n.event != eventStop:
 			_ = cont(tr.tid, 0)
+			_ = interrupt(tr.tid) // any other stop forgets an interrupt before it
 			return false
 		}
 		if r, err := getRegs(tr.tid); err == nil && brokenOff(&r) && inSyscall(tr.tid, &r) {

@@ -354,6 +354,9 @@ func (s *Stop) familyNews(th *thread, n news) error {
 			th.state = ended
 		}
 	}
+	if th.state == running {
+		_ = interrupt(th.TID) // any other stop forgets an interrupt before it; ESRCH: killed
+	}
 	return nil
 }
 

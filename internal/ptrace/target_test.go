@@ -251,6 +251,14 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 3 && os.Args[1] == helperWord && os.Args[2] == "watch" {
+		helperWatch(os.Args[3])
+		return
+	}
+	if len(os.Args) > 3 && os.Args[1] == helperWord && os.Args[2] == "unprivileged" {
+		helperUnprivileged(os.Args[3])
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == helperWord {
 		helperMain(os.Args[2:])
 		return

@@ -119,6 +119,22 @@ static void accepts(void) {
   raw_close(l);
 }
 
+/* accept waits for ever. */
+static void waits(void) {
+  int l = socket(AF_UNIX, SOCK_STREAM, 0);
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  if (l < 0 || bind(l, (struct sockaddr *)&a, sizeof(sa_family_t)) || listen(l, 5)) _exit(103);
+  accept(l, NULL, NULL);
+  _exit(104);
+}
+
+/* Two children that never end. */
+static void tree(void) {
+  for (int i = 0; i < 2; i++)
+    if (fork() == 0)
+      for (;;) pairs(1);
+}
+
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -140,6 +156,10 @@ int main(int argc, char **argv) {
       spawns(n, argv[0]);
     else if (!strcmp(what, "filter"))
       filter();
+    else if (!strcmp(what, "waits"))
+      waits();
+    else if (!strcmp(what, "tree"))
+      tree();
     else if (!strcmp(what, "accepts"))
       accepts();
     else if (!strcmp(what, "leak"))
