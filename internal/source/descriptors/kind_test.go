@@ -182,10 +182,21 @@ func TestMany(t *testing.T) {
 func BenchmarkScan(b *testing.B) {
 	var made int
 	target := play(b, &made, nil, "many", "100000")
+	before := cpu(b)
 	for b.Loop() {
 		if err := (&Lister{Clock: proc.NewClock()}).Scan(context.Background(), target, leak.Ignore{}); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(made), "ns/descriptor")
+	b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N)/float64(made), "cpu-ns/descriptor")
+}
+
+// cpu is the processor time this process has used.
+func cpu(t testing.TB) time.Duration {
+	var use unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }

@@ -2,8 +2,9 @@ package descriptors
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ func (w *watcher) list(ctx context.Context) error {
 	if found.Unasked > 0 {
 		w.gap("close-on-exec of %d epoll descriptors was not read, since that would hold up a program that watches so many; it is taken to be set", found.Unasked)
 	}
-	j := join{watcher: w, open: found.Open, sockets: map[uint64]*leak.Socket{}}
+	j := join{watcher: w, open: found.Open, sockets: map[uint64]*leak.Socket{}, names: map[uint64]string{}, blind: map[string]bool{}}
 	for i := range j.open {
 		if j.open[i].Kind == "socket" {
 			j.sockets[j.open[i].Inode] = nil
@@ -72,7 +73,6 @@ func (j *join) all(ctx context.Context) (*tcpTable, error) {
 			"not known are the times of the last data, backlogs of listening sockets, the other ends of unix sockets, and the limits of the namespace", j.target.ID.PID, why)
 	}
 	tcp := &tcpTable{listening: map[uint16]bool{}, out: map[wayPort]struct{}{}}
-	j.blind = map[string]bool{}
 	j.table(protoTCP.name, from.inet(protoTCP, func(s *inetSocket) {
 		tcp.add(s)
 		j.inet(s)
@@ -105,28 +105,30 @@ func (j *join) inet(s *inetSocket) {
 	}
 }
 
-// rest joins what is not in the table of TCP: the kernel names the protocol of
-// each, then the tables of those protocols are read.
+// readings is how often a table is read in search of a socket that it should
+// have. The kernel counts its way through a hash chain between two answers, so
+// that a socket is passed over when another one of its chain goes meanwhile.
+const readings = 2
+
+// rest joins what was not in the table of TCP: the kernel names the protocol of
+// a socket, and the table of that is read.
 func (j *join) rest(from tables) {
-	protocols := map[uint64]string{}
+	read := map[string]int{protoTCP.name: 1}
 	for i := range j.open {
 		d := &j.open[i]
-		if d.Kind != "socket" || j.sockets[d.Inode] != nil || protocols[d.Inode] != "" {
+		if d.Kind != "socket" || j.sockets[d.Inode] != nil {
 			continue
 		}
-		name, ok := socketProtocol(j.target, d)
+		protocol, ok := socketProtocol(j.target, d.Num)
 		if !ok {
 			d.Kind = "" // closed meanwhile
 			continue
 		}
-		protocols[d.Inode] = name
-	}
-	for _, name := range tablesOf(protocols) {
-		j.read(from, name)
-	}
-	for inode, name := range protocols {
-		if j.sockets[inode] == nil {
-			j.sockets[inode] = j.unlisted(inode, name)
+		for name := tableName(protocol); j.sockets[d.Inode] == nil && read[name] < readings; read[name]++ {
+			j.read(from, name)
+		}
+		if j.sockets[d.Inode] == nil {
+			j.sockets[d.Inode] = j.unlisted(d.Inode, protocol)
 		}
 	}
 	j.open = slices.DeleteFunc(j.open, func(d leak.Descriptor) bool { return d.Kind == "" })
@@ -164,7 +166,6 @@ func (j *join) unlisted(inode uint64, protocol string) *leak.Socket {
 
 // unix joins the unix sockets and names their other ends.
 func (j *join) unix(from tables) {
-	j.names = map[uint64]string{}
 	j.table("unix", from.others(unix.AF_UNIX, func(s *leak.Socket) {
 		if s.Local != "" {
 			j.names[s.Inode] = s.Local
@@ -192,25 +193,19 @@ func (j *join) assign() {
 	}
 }
 
-// socketProtocol is the kernel's name of a socket's protocol, "TCPv6",
-// "UNIX-STREAM"; it is not ok when the descriptor is another one by now.
-func socketProtocol(t *proc.Target, d *leak.Descriptor) (name string, ok bool) {
-	path := t.Path("fd", fmt.Sprint(d.Num))
+// socketProtocol is the kernel's name of the protocol of a socket, "TCPv6",
+// "UNIX-STREAM", "unknown" where it does not tell (before Linux 3.7, or a
+// security module forbids it); it is not ok when the descriptor is closed.
+func socketProtocol(t *proc.Target, num int) (name string, ok bool) {
 	var buf [64]byte
-	n, err := unix.Getxattr(path, "system.sockprotoname", buf[:])
-	if err != nil {
-		n = 0
-	}
-	link := make([]byte, 64)
-	m, err := unix.Readlink(path, link)
-	if err != nil || string(link[:m]) != d.Name {
+	n, err := unix.Getxattr(t.Path("fd", strconv.Itoa(num)), "system.sockprotoname", buf[:])
+	if errors.Is(err, unix.ENOENT) {
 		return "", false
 	}
-	name = strings.TrimRight(string(buf[:n]), "\x00")
-	if name == "" {
-		name = "unknown"
+	if err != nil || n <= 1 {
+		return "unknown", true
 	}
-	return name, true
+	return string(buf[:n-1]), true // without the final zero
 }
 
 // tableName is the table that lists the sockets of a protocol, or the
@@ -223,18 +218,4 @@ func tableName(protocol string) string {
 		return "unix"
 	}
 	return strings.ToLower(strings.TrimPrefix(protocol, "AF_"))
-}
-
-// tablesOf lists the tables of these protocols, each once. That of TCP was read
-// before.
-func tablesOf(protocols map[uint64]string) []string {
-	var names []string
-	for _, p := range protocols {
-		name := tableName(p)
-		if name != protoTCP.name && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }

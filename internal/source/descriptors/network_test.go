@@ -66,11 +66,11 @@ func plain([]string) {
 // loopbackUp starts the loopback device of a new network namespace.
 func loopbackUp() {
 	fd := must(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
-	defer unix.Close(fd)
 	request := must(unix.NewIfreq("lo"))
 	check(unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, request))
 	request.SetUint16(request.Uint16() | unix.IFF_UP)
 	check(unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request))
+	check(unix.Close(fd))
 }
 
 // holder keeps what was made, and writes it down.

@@ -79,7 +79,7 @@ func play(t testing.TB, facts any, change func(*exec.Cmd), role string, args ...
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		in.Close()
+		_ = in.Close() // it ends with its input, and is waited for
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%s: %v: %s", role, err, stderr.String())
 		}

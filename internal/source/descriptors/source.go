@@ -27,7 +27,7 @@ func Source(t *proc.Target, num int) string {
 	}
 	d := leak.Descriptor{Num: num, Kind: "socket", Name: name}
 	d.Inode, _ = strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 64)
-	protocol, ok := socketProtocol(t, &d)
+	protocol, ok := socketProtocol(t, num)
 	if !ok {
 		return ""
 	}
@@ -53,7 +53,7 @@ func phrase(link string) string {
 func findSocket(t *proc.Target, d *leak.Descriptor, protocol string) *leak.Socket {
 	j := join{
 		watcher: (&Lister{Clock: proc.NewClock()}).watcher(t, leak.Ignore{}), open: []leak.Descriptor{*d},
-		sockets: map[uint64]*leak.Socket{d.Inode: nil}, blind: map[string]bool{},
+		sockets: map[uint64]*leak.Socket{d.Inode: nil}, names: map[uint64]string{}, blind: map[string]bool{},
 	}
 	ns, err := openNamespace(t)
 	if err != nil {
