@@ -235,6 +235,21 @@ ret.\sym:
 	trampoline \sym
 .endm
 
+/* System calls of libc, wherever they stand: stanch writes a stub for each, which
+ * calls site, executes what it displaced and jumps back. Nothing stays on the
+ * stack while the call waits, and nothing is between it and its function: a
+ * thread is cancelled, and its stack unwound, as ever. */
+.macro hook_SITE sym
+	.p2align 6
+	.global	hook.\sym, slow.\sym, tramp.\sym, ret.\sym
+	.set	hooks, hooks + 1
+	.set	hook.\sym, site
+	.set	slow.\sym, site
+	.set	ret.\sym, site
+tramp.\sym:
+	.fill	SITES * STUB, 1, 0xcc
+.endm
+
 /* A release is noted before the original runs, and never looked at after. */
 .macro hook_FREE sym
 	begin	\sym
@@ -342,6 +357,54 @@ leave:
 	pop	%rsi
 	pop	%rdi
 1:	mov	8 + FRAME_RESULT(%rsp), %rax
+	ret
+
+/* Above our return address is what the stub pushed. Every register comes back as
+ * it was. */
+	.p2align 4
+site:
+	cmpl	$0, near + STATE_ON(%rip)
+	je	1f
+	testl	$SITE_READ, 8(%rsp)
+	je	5f
+	test	%rax, %rax
+	jle	1f
+	push	%r11
+	push	%rcx
+	push	%rax
+	find_slot
+	lea	1(%rdi), %eax
+	mov	%eax, SLOT_INPUT(%rcx)
+	pop	%rax
+	pop	%rcx
+	pop	%r11
+1:	ret
+	find_slot_else
+	pop	%rax
+	pop	%rcx
+	pop	%r11
+5:	push	%rax
+	push	%rcx
+	push	%rdx
+	push	%rsi
+	push	%rdi
+	push	%r8
+	push	%r9
+	push	%r10
+	push	%r11
+	push	%rbp
+	mov	%rsp, %rdi
+	call	probe_site
+	pop	%rbp
+	pop	%r11
+	pop	%r10
+	pop	%r9
+	pop	%r8
+	pop	%rdi
+	pop	%rsi
+	pop	%rdx
+	pop	%rcx
+	pop	%rax
 	ret
 
 	.section .note.GNU-stack, "", @progbits

@@ -38,6 +38,8 @@ static struct slot *slot_of(u64 fs) {
     s->lo = s->hi = 0;
     s->notebook = 0;
     s->shard = s->sharded = s->walking = 0;
+    s->input = 0;
+    s->away = s->kept = 0;
     s->freed_key = 0;
     s->rng = (fs ^ near.state.seed) * 0x9e3779b97f4a7c15ull | 1;
     s->mean = load(&near.state.mean_now) % MEANS;
@@ -158,24 +160,31 @@ static u16 shard_of(struct books *b, struct slot *s) {
   return s->shard;
 }
 
-/* The stack table's entry for the caller of this hook. */
-static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
-  u64 sp = stack_pointer(f), limit = stack_limit(s, fs, sp), hash;
+/* Who called: the place of the innermost return address, and the rbp
+ * that its caller has. */
+struct caller {
+  u64 sp, bp;
+  u64 size; /* of the block at hand */
+};
+
+/* The stack table's entry for the caller. */
+static u32 stack_of(const struct caller *o, struct books *b, struct slot *s, u64 fs, u8 flags) {
+  u64 sp = o->sp, limit = stack_limit(s, fs, sp), hash;
   struct notebook *book = notebook_of(b, &s->notebook);
-  struct note *note = book ? note_find(b, book, sp, f->rbp, limit) : 0;
+  struct note *note = book ? note_find(b, book, sp, o->bp, limit) : 0;
   if (note && (note->flags & ~STACK_CUT) == flags) {
     if (note->flags & STACK_CUT) add(&b->cut, 1);
     return note->stack;
   }
   u64 *frames = (u64 *)b->scratch + slot_number(s) % SLOTS * MAX_FRAMES;
   bool cut;
-  u32 n = stack_walk(b, sp, f->rbp, limit, frames, &hash, &cut, book, &note);
+  u32 n = stack_walk(b, sp, o->bp, limit, frames, &hash, &cut, book, &note);
   if (cut) {
     add(&b->cut, 1);
     flags |= STACK_CUT;
   }
   bool exact = flags & STACK_EXACT;
-  u32 stack = stack_intern(b, frames, n, hash, flags, exact ? shard_of(b, s) : 0, exact ? f->size : 0);
+  u32 stack = stack_intern(b, frames, n, hash, flags, exact ? shard_of(b, s) : 0, exact ? o->size : 0);
   if (note) {
     note->flags = flags;
     note->stack = stack;
@@ -185,14 +194,18 @@ static u32 stack_of(const struct frame *f, struct books *b, struct slot *s, u64 
 }
 
 /* The same, unless a signal handler has interrupted us there: unknown. */
-static u32 stack_once(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
+static u32 stack_from(const struct caller *o, struct books *b, struct slot *s, u64 fs, u8 flags) {
   if (s->walking) return flags & STACK_EXACT ? 1 : 0;
   s->walking = 1;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  u32 stack = stack_of(f, b, s, fs, flags);
+  u32 stack = stack_of(o, b, s, fs, flags);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   s->walking = 0;
   return stack;
+}
+
+static u32 stack_once(const struct frame *f, struct books *b, struct slot *s, u64 fs, u8 flags) {
+  return stack_from(&(struct caller){.sp = stack_pointer(f), .bp = f->rbp, .size = f->size}, b, s, fs, flags);
 }
 
 static bool within(u64 a, const u64 *lo, const u64 *hi) { return a >= load(lo) && a < load(hi); }
@@ -282,16 +295,40 @@ static u32 decide(struct frame *f, struct slot *s) {
   return near.state.mean[f->mean] ? WATCH_SAMPLE : WATCH_NOT;
 }
 
+/* Remembers what this thread read from before it asked for so much. The call and
+ * its depth stand for the stack: the same again is not walked again. */
+static void note_input(const struct frame *f, struct books *b, struct slot *s, u64 fs) {
+  u64 sp = stack_pointer(f), from = load((const u64 *)sp) ^ sp << 20;
+  u64 hash = (from ^ f->size) * 0x9e3779b97f4a7c15ull;
+  struct input *i = (struct input *)b->inputs + (hash >> 32) % INPUTS;
+  u64 turn = load(&i->turn);
+  if ((turn & 1) || !__atomic_compare_exchange_n(&i->turn, &turn, turn + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+    return;
+  if (turn == 0 || load(&i->size) != f->size || load(&i->from) != from) {
+    store(&i->size, f->size);
+    store(&i->from, from);
+    store(&i->stack, stack_once(f, b, s, fs, STACK_EXACT));
+  }
+  store(&i->fd, s->input - 1);
+  store(&i->time, load(&near.state.now));
+  __atomic_store_n(&i->turn, turn + 2, __ATOMIC_RELEASE);
+}
+
 static u32 enter_alloc(struct frame *f, struct books *b, struct slot *s, u64 fs) {
   u32 class = f->info >> INFO_CLASS_SHIFT & 0xff;
   u64 sp = stack_pointer(f);
   f->size = requested(f, class);
   f->old_key = 0;
   f->mean = 0;
-  if (f->size > SIZE_MAX_SANE) return WATCH_NOT;
   if (inner(s, sp)) return WATCH_NOT;
   f->was_busy = (load(&s->owner) & 1) && !abandoned(s, fs, sp) ? load(&s->busy) : 0;
   if (f->was_busy == 0) s->walking = 0;
+  if (f->size >= INPUT_SIZE && s->input != 0 && near.state.inputs) {
+    set_busy(s, fs, sp);
+    note_input(f, b, s, fs);
+    clear_busy(s, fs, sp, f->was_busy);
+  }
+  if (f->size > SIZE_MAX_SANE) return WATCH_NOT;
   s->calls++;
   f->watch = decide(f, s);
   if (f->watch == WATCH_SAMPLE && lease_over(rdtsc())) return WATCH_NOT;

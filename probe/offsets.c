@@ -11,6 +11,7 @@
 void facts(void) {
   /* For entry_amd64.S as well as for Go. */
   SAY(NEAR_DISTANCE, NEAR_DISTANCE);
+  SAY(HEAD_ROOM, HEAD_ROOM);
   AT(NEAR, near, slot, SLOT);
   AT(NEAR, near, aim, AIM);
   AT(NEAR, near, filter, FILTER);
@@ -36,6 +37,16 @@ void facts(void) {
   SAY(CLASS_THREAD, CLASS_THREAD);
   SAY(CLASS_JOIN, CLASS_JOIN);
   SAY(CLASS_POOL, CLASS_POOL);
+  SAY(SITES, SITES);
+  SAY(STUB, STUB);
+  SAY(SITE_ANY, SITE_ANY);
+  SAY(SITE_AFTER, SITE_AFTER);
+  SAY(SITE_READ, SITE_READ);
+  SAY(SITE_READS, SITE_READS);
+  SAY(SITE_CFA_SHIFT, SITE_CFA_SHIFT);
+  SAY(SITE_CFA_BITS, SITE_CFA_BITS);
+  SAY(SITE_BP_SHIFT, SITE_BP_SHIFT);
+  SAY(SITE_BP_BITS, SITE_BP_BITS);
   SAY(INFO_WORDS, INFO_WORDS);
   SAY(INFO_POOL_SHIFT, INFO_POOL_SHIFT);
   AT(FRAME, frame, rax, RAX);
@@ -97,6 +108,8 @@ void facts(void) {
   AT(STATE, state, seed, SEED);
   AT(STATE, state, no_slot, NO_SLOT);
   AT(STATE, state, from_start, FROM_START);
+  AT(STATE, state, fds, FDS);
+  AT(STATE, state, inputs, INPUTS);
   AT(STATE, state, alloc_lo, ALLOC_LO);
   AT(STATE, state, alloc_hi, ALLOC_HI);
   AT(STATE, state, libc_lo, LIBC_LO);
@@ -119,6 +132,7 @@ void facts(void) {
   AT(SLOT, slot, timed, TIMED);
   AT(SLOT, slot, cycles, CYCLES);
   AT(SLOT, slot, releases, RELEASES);
+  AT(SLOT, slot, input, INPUT);
 
   /* struct books and its tables */
   SIZE(BOOKS, books);
@@ -182,6 +196,48 @@ void facts(void) {
   AT(BOOKS, books, lost_stacks, LOST_STACKS);
   AT(BOOKS, books, cut, CUT);
   AT(BOOKS, books, stale, STALE);
+  AT(BOOKS, books, fds, FDS);
+  AT(BOOKS, books, fds_max, FDS_MAX);
+  AT(BOOKS, books, fds_end, FDS_END);
+  AT(BOOKS, books, fds_open, FDS_OPEN);
+  AT(BOOKS, books, fds_lost, FDS_LOST);
+  AT(BOOKS, books, calls, CALLS);
+  AT(BOOKS, books, whens, WHENS);
+  AT(BOOKS, books, inputs, INPUTS);
+  SAY(FD_TIME_SHIFT, FD_TIME_SHIFT);
+  SAY(FD_CALL_SHIFT, FD_CALL_SHIFT);
+  SAY(FD_OPEN_SHIFT, FD_OPEN_SHIFT);
+  SAY(FD_HOW_SHIFT, FD_HOW_SHIFT);
+  SAY(FD_CLOSED, FD_CLOSED);
+  SAY(FD_CLOSED_RANGE, FD_CLOSED_RANGE);
+  SAY(FD_REPLACED, FD_REPLACED);
+  SAY(CALLS, CALLS);
+  SIZE(DEED, deed);
+  AT(DEED, deed, does, DOES);
+  AT(DEED, deed, arg, ARG);
+  AT(DEED, deed, when, WHEN);
+  SIZE(WHEN, when);
+  AT(WHEN, when, arg, ARG);
+  AT(WHEN, when, n, N);
+  AT(WHEN, when, value, VALUE);
+  SAY(CALL_VALUES, CALL_VALUES);
+  SAY(CALL_WHENS, CALL_WHENS);
+  SAY(DOES_RETURN, DOES_RETURN);
+  SAY(DOES_PAIR, DOES_PAIR);
+  SAY(DOES_REPLACE, DOES_REPLACE);
+  SAY(DOES_CLOSE, DOES_CLOSE);
+  SAY(DOES_CLOSE_RANGE, DOES_CLOSE_RANGE);
+  SAY(DOES_RECEIVE, DOES_RECEIVE);
+  SAY(DOES_RECEIVE_ALL, DOES_RECEIVE_ALL);
+  SAY(DOES_BEAR, DOES_BEAR);
+  SAY(DOES_LEND, DOES_LEND);
+  SAY(INPUTS, INPUTS);
+  SIZE(INPUT, input);
+  AT(INPUT, input, turn, TURN);
+  AT(INPUT, input, size, BYTES);
+  AT(INPUT, input, stack, STACK);
+  AT(INPUT, input, fd, FD);
+  AT(INPUT, input, time, TIME);
   SAY(WAYS, WAYS);
   SIZE(BUCKET, bucket);
   SAY(LEVEL0, LEVEL0);
@@ -211,6 +267,9 @@ void facts(void) {
   SAY(STACK_EXACT, STACK_EXACT);
   SAY(STACK_CUT, STACK_CUT);
   SAY(STACK_POOL, STACK_POOL);
+  SAY(STACK_FD, STACK_FD);
+  SAY(STACK_UNKNOWN_FD, STACK_UNKNOWN_FD);
+  SAY(STACKS_UNKNOWN, STACKS_UNKNOWN);
   SAY(STACK_READY, STACK_READY);
   SAY(NOTEBOOKS, NOTEBOOKS);
   SIZE(NOTEBOOK, notebook);

@@ -3,4 +3,5 @@
 #include "books.c"
 #include "hooks.c"
 #include "sample.c"
+#include "sites.c"
 #include "stack.c"

@@ -27,11 +27,14 @@ typedef int64_t i64;
 
 /* "stanch" and two bytes that no text has; in memory order. */
 #define PROBE_MAGIC 0x01ff68636e617473ull
-#define PROBE_VERSION 3
+#define PROBE_VERSION 4
 
 #define NEAR_DISTANCE                                                                                                  \
   0x13000 /* from the start of the text to struct near; an odd number of pages that nobody else maps executable */
-#define PATCHES 64            /* functions that can be hooked */
+#define HEAD_ROOM 8192        /* of struct header; the code follows */
+#define PATCHES 192           /* places that can be hooked */
+#define SITES 128             /* of them, system calls of libc */
+#define STUB 64               /* bytes of code for each of those */
 #define REGIONS 8             /* data ranges */
 #define SLOTS 4096            /* threads with books of their own */
 #define SLOT_SHIFT 7          /* log2(sizeof(struct slot)) */
@@ -60,6 +63,11 @@ typedef int64_t i64;
 #define NOTEBOOKS 128    /* threads that remember any */
 #define WEIGHT_ONE 65536 /* a weight of 1 in sums of weights */
 #define TCB_ROOM_MAX 12288
+#define CALLS 512        /* numbers of system calls */
+#define CALL_VALUES 16   /* values of an argument that one may be restricted to */
+#define CALL_WHENS 8     /* such restrictions */
+#define INPUTS 64        /* large requests whose descriptor is remembered */
+#define INPUT_SIZE 65536 /* bytes of the smallest of them; the fast paths leave all such requests to the slow ones */
 
 /* One changed function: enough to undo it after stanch was killed. */
 struct patch {
@@ -93,6 +101,8 @@ struct header {
   struct patch patch[PATCHES];
 };
 
+_Static_assert(sizeof(struct header) <= HEAD_ROOM, "the code follows the header");
+
 /* What one thread knows, found by a hash of its fs:0. */
 struct slot {
   u64 owner;   /* fs:0; plus 1 while a hook of this thread is at work; 0 free */
@@ -112,7 +122,10 @@ struct slot {
   u8 walking;     /* its scratch and notebook are being written */
   u32 freed_hook; /* the last release of this thread: its hook, address and stack pointer */
   u64 freed_key, freed_sp;
-  u64 _pad;
+  u32 input; /* the descriptor last read from, plus 1; 0 none */
+  u16 call;  /* the number that syscall(2) was asked for */
+  u8 away;   /* children that borrow this thread's memory run: what they do to descriptors is theirs */
+  u8 kept;   /* the record of a number that is being replaced was closed */
 };
 
 /* The small page of switches. A forked child reads zeros here. */
@@ -135,7 +148,9 @@ struct state {
   u64 seed;
   u64 no_slot;    /* calls of threads that found no slot */
   u32 from_start; /* every block was seen: a release of another is invalid */
-  u32 _from;
+  u8 fds;         /* descriptors are recorded */
+  u8 inputs;      /* what large requests follow upon is */
+  u16 _from;
   u64 alloc_lo, alloc_hi; /* the allocator's code; what it gives back and maps is its own matter */
   u64 libc_lo, libc_hi;   /* libc's: what it maps for itself is left out */
   struct pool {
@@ -207,7 +222,9 @@ struct stack {
   u64 rel_n, rel_bytes;
   u64 far_n, far_bytes; /* released by other threads */
 };
-enum { STACK_EXACT = 1, STACK_CUT = 2, STACK_POOL = 4, STACK_READY = 128 };
+enum { STACK_EXACT = 1, STACK_CUT = 2, STACK_POOL = 4, STACK_FD = 8, STACK_READY = 128 };
+
+enum { STACK_UNKNOWN_FD = 2, STACKS_UNKNOWN = 3 };
 
 /* A place of the stack index: the upper bits of the hash, and the entry. */
 #define STACK_BITS 20
@@ -307,6 +324,74 @@ enum {
   EVENT_JOIN = 12,   /* pthread_t at is joined or detached */
 };
 
+/* One descriptor, one word, by its number; 0: nothing is known.
+ *   stack 20 bits, time 20 bits, 9 bits: the system call that opened it, FD_OPEN,
+ *   2 bits: how the one before went, or this one if it is not open; the rest
+ *   tells it from others of that number
+ * A number is not open from before its close begins, and open after the call
+ * that opened it has returned: so it never has two owners. */
+#define FD_TIME_SHIFT 20
+#define FD_CALL_SHIFT 40
+#define FD_OPEN_SHIFT 49
+#define FD_OPEN (1ull << FD_OPEN_SHIFT)
+#define FD_HOW_SHIFT 50
+#define FD_HOW (3ull << FD_HOW_SHIFT)
+#define FD_TURN_SHIFT 52
+enum { FD_CLOSED = 1, FD_CLOSED_RANGE = 2, FD_REPLACED = 3 };
+
+/* What a system call does to descriptors. */
+struct deed {
+  u8 does; /* DOES_ */
+  u8 arg;  /* which argument, from 0, that is about */
+  u8 when; /* which of books.whens must hold, from 1; 0 none */
+  u8 _;
+};
+struct when {
+  u32 arg, n;
+  u32 value[CALL_VALUES]; /* its lower half is one of these */
+};
+enum {
+  DOES_NOTHING = 0,
+  DOES_RETURN = 1,
+  DOES_PAIR = 2,
+  DOES_REPLACE = 3,
+  DOES_CLOSE = 4,
+  DOES_CLOSE_RANGE = 5,
+  DOES_RECEIVE = 6,
+  DOES_RECEIVE_ALL = 7,
+  DOES_BEAR = 8, /* clone(flags), clone3(struct clone_args *) */
+  DOES_LEND = 9, /* vfork: the child runs in this memory */
+};
+
+/* A request for INPUT_SIZE bytes or more, and what its thread read from last. */
+struct input {
+  u64 turn; /* counts; odd while it is written */
+  u64 size;
+  u64 from; /* of what call: tells two stacks apart */
+  u32 stack;
+  u32 fd;
+  u32 time;
+  u32 _;
+};
+
+/* What the code of a site pushes of itself. Above it are the 128 bytes below the
+ * stack pointer, which a function that calls nothing may use. */
+struct site {
+  u64 rbp, r11, r10, r9, r8, rdi, rsi, rdx, rcx, rax;
+  u64 back;
+  u64 info; /* SITE_ */
+  u8 red_zone[128];
+};
+#define SITE_CALL_MASK 511 /* the system call, or SITE_ANY: the one in rax before it */
+#define SITE_ANY 511
+#define SITE_AFTER 0x200 /* the call was made; else it is about to be */
+#define SITE_READ 0x400  /* bytes come from the descriptor in rdi, and nothing else happens */
+#define SITE_READS 0x800 /* they do, and more happens */
+#define SITE_CFA_SHIFT 12
+#define SITE_CFA_BITS 10 /* words from the stack pointer to behind the return address; 0 unknown */
+#define SITE_BP_SHIFT 22
+#define SITE_BP_BITS 9 /* words from there down to the caller's rbp; 0: it is in rbp */
+
 /* The first bytes of the data range. Addresses are absolute. */
 struct books {
   u64 magic;
@@ -319,7 +404,7 @@ struct books {
   u32 level_max;
   u32 current; /* the one that blocks are put into */
   u32 _level;
-  u64 stacks; /* struct stack[stacks_max]; entries 0 and 1 (exact) are "unknown" */
+  u64 stacks; /* struct stack[stacks_max]; the first STACKS_UNKNOWN are "unknown": sampled, exact, of descriptors */
   u64 stacks_max;
   u64 stacks_used; /* grows by itself; may run past stacks_max */
   u64 index[2];    /* groups of the stack index: u64[GROUP] each */
@@ -347,6 +432,14 @@ struct books {
   u64 lost_stacks; /* blocks recorded without a stack: no room for it */
   u64 cut;         /* stacks whose outermost frames are missing */
   u64 stale;       /* records replaced: a release was not seen */
+  u64 fds;         /* words by number; see FD_OPEN */
+  u64 fds_max;
+  u64 fds_end;  /* behind the highest number that was recorded */
+  u64 fds_open; /* behind the highest one that stanch has found open */
+  u64 fds_lost; /* descriptors not recorded: numbers too large, threads without a slot */
+  u64 calls;    /* struct deed[CALLS] */
+  u64 whens;    /* struct when[CALL_WHENS] */
+  u64 inputs;   /* struct input[INPUTS] */
 };
 
 /* What a slow path keeps on the stack while the original runs. Above it is the

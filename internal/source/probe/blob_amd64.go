@@ -5,6 +5,7 @@ package probe
 // Facts of probe/wire.h: offsets into its structs, their sizes, its constants.
 const (
 	wNearDistance       = 77824
+	wHeadRoom           = 8192
 	wNearSlot           = 4096
 	wNearAim            = 528384
 	wNearFilter         = 532480
@@ -30,6 +31,16 @@ const (
 	wClassThread        = 14
 	wClassJoin          = 15
 	wClassPool          = 16
+	wSites              = 128
+	wStub               = 64
+	wSiteAny            = 511
+	wSiteAfter          = 512
+	wSiteRead           = 1024
+	wSiteReads          = 2048
+	wSiteCfaShift       = 12
+	wSiteCfaBits        = 10
+	wSiteBpShift        = 22
+	wSiteBpBits         = 9
 	wInfoWords          = 262144
 	wInfoPoolShift      = 24
 	wFrameRax           = 144
@@ -45,8 +56,8 @@ const (
 	wFrameInfo          = 64
 	wFrameRbp           = 72
 	wFrameResult        = 80
-	wProbeVersion       = 3
-	wHeaderSize         = 2808
+	wProbeVersion       = 4
+	wHeaderSize         = 7928
 	wHeaderMagic        = 0
 	wHeaderVersion      = 8
 	wHeaderText         = 12
@@ -61,7 +72,7 @@ const (
 	wPools              = 16
 	wHeaderPatch        = 248
 	wRegions            = 8
-	wPatches            = 64
+	wPatches            = 192
 	wPatchSize          = 40
 	wPatchAt            = 0
 	wPatchTarget        = 8
@@ -87,6 +98,8 @@ const (
 	wStateSeed          = 152
 	wStateNoSlot        = 160
 	wStateFromStart     = 168
+	wStateFds           = 172
+	wStateInputs        = 173
 	wStateAllocLo       = 176
 	wStateAllocHi       = 184
 	wStateLibcLo        = 192
@@ -109,7 +122,8 @@ const (
 	wSlotTimed          = 64
 	wSlotCycles         = 72
 	wSlotReleases       = 80
-	wBooksSize          = 272
+	wSlotInput          = 120
+	wBooksSize          = 336
 	wBooksMagic         = 0
 	wBooksVersion       = 8
 	wBooksGen           = 12
@@ -170,6 +184,48 @@ const (
 	wBooksLostStacks    = 248
 	wBooksCut           = 256
 	wBooksStale         = 264
+	wBooksFds           = 272
+	wBooksFdsMax        = 280
+	wBooksFdsEnd        = 288
+	wBooksFdsOpen       = 296
+	wBooksFdsLost       = 304
+	wBooksCalls         = 312
+	wBooksWhens         = 320
+	wBooksInputs        = 328
+	wFdTimeShift        = 20
+	wFdCallShift        = 40
+	wFdOpenShift        = 49
+	wFdHowShift         = 50
+	wFdClosed           = 1
+	wFdClosedRange      = 2
+	wFdReplaced         = 3
+	wCalls              = 512
+	wDeedSize           = 4
+	wDeedDoes           = 0
+	wDeedArg            = 1
+	wDeedWhen           = 2
+	wWhenSize           = 72
+	wWhenArg            = 0
+	wWhenN              = 4
+	wWhenValue          = 8
+	wCallValues         = 16
+	wCallWhens          = 8
+	wDoesReturn         = 1
+	wDoesPair           = 2
+	wDoesReplace        = 3
+	wDoesClose          = 4
+	wDoesCloseRange     = 5
+	wDoesReceive        = 6
+	wDoesReceiveAll     = 7
+	wDoesBear           = 8
+	wDoesLend           = 9
+	wInputs             = 64
+	wInputSize          = 40
+	wInputTurn          = 0
+	wInputBytes         = 8
+	wInputStack         = 24
+	wInputFd            = 28
+	wInputTime          = 32
 	wWays               = 4
 	wBucketSize         = 64
 	wLevel0             = 1024
@@ -199,6 +255,9 @@ const (
 	wStackExact         = 1
 	wStackCut           = 2
 	wStackPool          = 4
+	wStackFd            = 8
+	wStackUnknownFd     = 2
+	wStacksUnknown      = 3
 	wStackReady         = 128
 	wNotebooks          = 128
 	wNotebookSize       = 40128
@@ -224,77 +283,78 @@ const (
 )
 
 // cCode is where the code begins that uses the books; before it are the hooks' entries.
-const cCode = 0x4260
+const cCode = 0x7280
 
 // hooks are the functions of probe/hooks.def, by the number that a patch keeps.
 var hooks = []hook{
-	{name: "malloc", kind: "ALLOC", nothrow: "", fast: 0x1000, slow: 0x109f, tramp: 0x1058, ret: 0x10d7},
-	{name: "calloc", kind: "CALLOC", nothrow: "", fast: 0x1100, slow: 0x11a8, tramp: 0x1161, ret: 0x11e0},
-	{name: "realloc", kind: "REALLOC", nothrow: "", fast: 0x1200, slow: 0x12c8, tramp: 0x1281, ret: 0x1300},
-	{name: "reallocarray", kind: "REALLOCN", nothrow: "", fast: 0x1340, slow: 0x1340, tramp: 0x1377, ret: 0x1361},
-	{name: "free", kind: "FREE", nothrow: "", fast: 0x13c0, slow: 0x141c, tramp: 0x13dc, ret: 0x13dc},
-	{name: "cfree", kind: "FREE", nothrow: "", fast: 0x1440, slow: 0x149c, tramp: 0x145c, ret: 0x145c},
-	{name: "free_sized", kind: "FREE", nothrow: "", fast: 0x14c0, slow: 0x151c, tramp: 0x14dc, ret: 0x14dc},
-	{name: "free_aligned_sized", kind: "FREE", nothrow: "", fast: 0x1540, slow: 0x159c, tramp: 0x155c, ret: 0x155c},
-	{name: "posix_memalign", kind: "POSIX", nothrow: "", fast: 0x15c0, slow: 0x15c0, tramp: 0x15f7, ret: 0x15e1},
-	{name: "aligned_alloc", kind: "ALIGN", nothrow: "", fast: 0x1640, slow: 0x1640, tramp: 0x1677, ret: 0x1661},
-	{name: "memalign", kind: "ALIGN", nothrow: "", fast: 0x16c0, slow: 0x16c0, tramp: 0x16f7, ret: 0x16e1},
-	{name: "valloc", kind: "ALLOC", nothrow: "", fast: 0x1740, slow: 0x17df, tramp: 0x1798, ret: 0x1817},
-	{name: "pvalloc", kind: "ALLOC", nothrow: "", fast: 0x1840, slow: 0x18df, tramp: 0x1898, ret: 0x1917},
-	{name: "mmap", kind: "MMAP", nothrow: "", fast: 0x1940, slow: 0x1940, tramp: 0x1977, ret: 0x1961},
-	{name: "mmap64", kind: "MMAP", nothrow: "", fast: 0x19c0, slow: 0x19c0, tramp: 0x19f7, ret: 0x19e1},
-	{name: "munmap", kind: "MUNMAP", nothrow: "", fast: 0x1a40, slow: 0x1a40, tramp: 0x1a77, ret: 0x1a61},
-	{name: "mremap", kind: "MREMAP", nothrow: "", fast: 0x1ac0, slow: 0x1ac0, tramp: 0x1af7, ret: 0x1ae1},
-	{name: "brk", kind: "BRK", nothrow: "", fast: 0x1b40, slow: 0x1b40, tramp: 0x1b77, ret: 0x1b61},
-	{name: "sbrk", kind: "SBRK", nothrow: "", fast: 0x1bc0, slow: 0x1bc0, tramp: 0x1bf7, ret: 0x1be1},
-	{name: "pthread_create", kind: "THREAD", nothrow: "", fast: 0x1c40, slow: 0x1c40, tramp: 0x1c77, ret: 0x1c61},
-	{name: "pthread_join", kind: "JOIN", nothrow: "", fast: 0x1cc0, slow: 0x1cc0, tramp: 0x1cf7, ret: 0x1ce1},
-	{name: "pthread_detach", kind: "JOIN", nothrow: "", fast: 0x1d40, slow: 0x1d40, tramp: 0x1d77, ret: 0x1d61},
-	{name: "pthread_tryjoin_np", kind: "JOIN", nothrow: "", fast: 0x1dc0, slow: 0x1dc0, tramp: 0x1df7, ret: 0x1de1},
-	{name: "pthread_timedjoin_np", kind: "JOIN", nothrow: "", fast: 0x1e40, slow: 0x1e40, tramp: 0x1e77, ret: 0x1e61},
-	{name: "pthread_clockjoin_np", kind: "JOIN", nothrow: "", fast: 0x1ec0, slow: 0x1ec0, tramp: 0x1ef7, ret: 0x1ee1},
-	{name: "mallocx", kind: "ALLOC", nothrow: "", fast: 0x1f40, slow: 0x1fdf, tramp: 0x1f98, ret: 0x2017},
-	{name: "rallocx", kind: "REALLOC", nothrow: "", fast: 0x2040, slow: 0x2108, tramp: 0x20c1, ret: 0x2140},
-	{name: "dallocx", kind: "FREE", nothrow: "", fast: 0x2180, slow: 0x21dc, tramp: 0x219c, ret: 0x219c},
-	{name: "sdallocx", kind: "FREE", nothrow: "", fast: 0x2200, slow: 0x225c, tramp: 0x221c, ret: 0x221c},
-	{name: "tc_malloc_skip_new_handler", kind: "ALLOC", nothrow: "", fast: 0x2280, slow: 0x231f, tramp: 0x22d8, ret: 0x2357},
-	{name: "_ZnwmRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2380, slow: 0x241f, tramp: 0x23d8, ret: 0x2457},
-	{name: "_ZnamRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2480, slow: 0x251f, tramp: 0x24d8, ret: 0x2557},
-	{name: "_ZnwmSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2580, slow: 0x261f, tramp: 0x25d8, ret: 0x2657},
-	{name: "_ZnamSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x2680, slow: 0x271f, tramp: 0x26d8, ret: 0x2757},
-	{name: "_Znwm", kind: "NEW", nothrow: "_ZnwmRKSt9nothrow_t", fast: 0x2780, slow: 0x281f, tramp: 0x27d8, ret: 0x2861},
-	{name: "_Znam", kind: "NEW", nothrow: "_ZnamRKSt9nothrow_t", fast: 0x28c0, slow: 0x295f, tramp: 0x2918, ret: 0x29a1},
-	{name: "_ZnwmSt11align_val_t", kind: "NEW", nothrow: "_ZnwmSt11align_val_tRKSt9nothrow_t", fast: 0x2a00, slow: 0x2a9f, tramp: 0x2a58, ret: 0x2ade},
-	{name: "_ZnamSt11align_val_t", kind: "NEW", nothrow: "_ZnamSt11align_val_tRKSt9nothrow_t", fast: 0x2b40, slow: 0x2bdf, tramp: 0x2b98, ret: 0x2c1e},
-	{name: "_ZdlPv", kind: "FREE", nothrow: "", fast: 0x2c80, slow: 0x2cdc, tramp: 0x2c9c, ret: 0x2c9c},
-	{name: "_ZdaPv", kind: "FREE", nothrow: "", fast: 0x2d00, slow: 0x2d5c, tramp: 0x2d1c, ret: 0x2d1c},
-	{name: "_ZdlPvm", kind: "FREE", nothrow: "", fast: 0x2d80, slow: 0x2ddc, tramp: 0x2d9c, ret: 0x2d9c},
-	{name: "_ZdaPvm", kind: "FREE", nothrow: "", fast: 0x2e00, slow: 0x2e5c, tramp: 0x2e1c, ret: 0x2e1c},
-	{name: "_ZdlPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2e80, slow: 0x2edc, tramp: 0x2e9c, ret: 0x2e9c},
-	{name: "_ZdaPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x2f00, slow: 0x2f5c, tramp: 0x2f1c, ret: 0x2f1c},
-	{name: "_ZdlPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x2f80, slow: 0x2fdc, tramp: 0x2f9c, ret: 0x2f9c},
-	{name: "_ZdaPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3000, slow: 0x305c, tramp: 0x301c, ret: 0x301c},
-	{name: "_ZdlPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3080, slow: 0x30dc, tramp: 0x309c, ret: 0x309c},
-	{name: "_ZdaPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3100, slow: 0x315c, tramp: 0x311c, ret: 0x311c},
-	{name: "_ZdlPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3180, slow: 0x31dc, tramp: 0x319c, ret: 0x319c},
-	{name: "_ZdaPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3200, slow: 0x325c, tramp: 0x321c, ret: 0x321c},
-	{name: "_stanch_pool0", kind: "POOL", nothrow: "", fast: 0x3280, slow: 0x3280, tramp: 0x3318, ret: 0x3302},
-	{name: "_stanch_pool1", kind: "POOL", nothrow: "", fast: 0x3380, slow: 0x3380, tramp: 0x3418, ret: 0x3402},
-	{name: "_stanch_pool2", kind: "POOL", nothrow: "", fast: 0x3480, slow: 0x3480, tramp: 0x3518, ret: 0x3502},
-	{name: "_stanch_pool3", kind: "POOL", nothrow: "", fast: 0x3580, slow: 0x3580, tramp: 0x3618, ret: 0x3602},
-	{name: "_stanch_pool4", kind: "POOL", nothrow: "", fast: 0x3680, slow: 0x3680, tramp: 0x3718, ret: 0x3702},
-	{name: "_stanch_pool5", kind: "POOL", nothrow: "", fast: 0x3780, slow: 0x3780, tramp: 0x3818, ret: 0x3802},
-	{name: "_stanch_pool6", kind: "POOL", nothrow: "", fast: 0x3880, slow: 0x3880, tramp: 0x3918, ret: 0x3902},
-	{name: "_stanch_pool7", kind: "POOL", nothrow: "", fast: 0x3980, slow: 0x3980, tramp: 0x3a18, ret: 0x3a02},
-	{name: "_stanch_pool8", kind: "POOL", nothrow: "", fast: 0x3a80, slow: 0x3a80, tramp: 0x3b18, ret: 0x3b02},
-	{name: "_stanch_pool9", kind: "POOL", nothrow: "", fast: 0x3b80, slow: 0x3b80, tramp: 0x3c18, ret: 0x3c02},
-	{name: "_stanch_pool10", kind: "POOL", nothrow: "", fast: 0x3c80, slow: 0x3c80, tramp: 0x3d18, ret: 0x3d02},
-	{name: "_stanch_pool11", kind: "POOL", nothrow: "", fast: 0x3d80, slow: 0x3d80, tramp: 0x3e18, ret: 0x3e02},
-	{name: "_stanch_pool12", kind: "POOL", nothrow: "", fast: 0x3e80, slow: 0x3e80, tramp: 0x3f18, ret: 0x3f02},
-	{name: "_stanch_pool13", kind: "POOL", nothrow: "", fast: 0x3f80, slow: 0x3f80, tramp: 0x4018, ret: 0x4002},
-	{name: "_stanch_pool14", kind: "POOL", nothrow: "", fast: 0x4080, slow: 0x4080, tramp: 0x4118, ret: 0x4102},
-	{name: "_stanch_pool15", kind: "POOL", nothrow: "", fast: 0x4180, slow: 0x4180, tramp: 0x4218, ret: 0x4202},
+	{name: "malloc", kind: "ALLOC", nothrow: "", fast: 0x2000, slow: 0x209f, tramp: 0x2058, ret: 0x20d7},
+	{name: "calloc", kind: "CALLOC", nothrow: "", fast: 0x2100, slow: 0x21a8, tramp: 0x2161, ret: 0x21e0},
+	{name: "realloc", kind: "REALLOC", nothrow: "", fast: 0x2200, slow: 0x22c8, tramp: 0x2281, ret: 0x2300},
+	{name: "reallocarray", kind: "REALLOCN", nothrow: "", fast: 0x2340, slow: 0x2340, tramp: 0x2377, ret: 0x2361},
+	{name: "free", kind: "FREE", nothrow: "", fast: 0x23c0, slow: 0x241c, tramp: 0x23dc, ret: 0x23dc},
+	{name: "cfree", kind: "FREE", nothrow: "", fast: 0x2440, slow: 0x249c, tramp: 0x245c, ret: 0x245c},
+	{name: "free_sized", kind: "FREE", nothrow: "", fast: 0x24c0, slow: 0x251c, tramp: 0x24dc, ret: 0x24dc},
+	{name: "free_aligned_sized", kind: "FREE", nothrow: "", fast: 0x2540, slow: 0x259c, tramp: 0x255c, ret: 0x255c},
+	{name: "posix_memalign", kind: "POSIX", nothrow: "", fast: 0x25c0, slow: 0x25c0, tramp: 0x25f7, ret: 0x25e1},
+	{name: "aligned_alloc", kind: "ALIGN", nothrow: "", fast: 0x2640, slow: 0x2640, tramp: 0x2677, ret: 0x2661},
+	{name: "memalign", kind: "ALIGN", nothrow: "", fast: 0x26c0, slow: 0x26c0, tramp: 0x26f7, ret: 0x26e1},
+	{name: "valloc", kind: "ALLOC", nothrow: "", fast: 0x2740, slow: 0x27df, tramp: 0x2798, ret: 0x2817},
+	{name: "pvalloc", kind: "ALLOC", nothrow: "", fast: 0x2840, slow: 0x28df, tramp: 0x2898, ret: 0x2917},
+	{name: "mmap", kind: "MMAP", nothrow: "", fast: 0x2940, slow: 0x2940, tramp: 0x2977, ret: 0x2961},
+	{name: "mmap64", kind: "MMAP", nothrow: "", fast: 0x29c0, slow: 0x29c0, tramp: 0x29f7, ret: 0x29e1},
+	{name: "munmap", kind: "MUNMAP", nothrow: "", fast: 0x2a40, slow: 0x2a40, tramp: 0x2a77, ret: 0x2a61},
+	{name: "mremap", kind: "MREMAP", nothrow: "", fast: 0x2ac0, slow: 0x2ac0, tramp: 0x2af7, ret: 0x2ae1},
+	{name: "brk", kind: "BRK", nothrow: "", fast: 0x2b40, slow: 0x2b40, tramp: 0x2b77, ret: 0x2b61},
+	{name: "sbrk", kind: "SBRK", nothrow: "", fast: 0x2bc0, slow: 0x2bc0, tramp: 0x2bf7, ret: 0x2be1},
+	{name: "pthread_create", kind: "THREAD", nothrow: "", fast: 0x2c40, slow: 0x2c40, tramp: 0x2c77, ret: 0x2c61},
+	{name: "pthread_join", kind: "JOIN", nothrow: "", fast: 0x2cc0, slow: 0x2cc0, tramp: 0x2cf7, ret: 0x2ce1},
+	{name: "pthread_detach", kind: "JOIN", nothrow: "", fast: 0x2d40, slow: 0x2d40, tramp: 0x2d77, ret: 0x2d61},
+	{name: "pthread_tryjoin_np", kind: "JOIN", nothrow: "", fast: 0x2dc0, slow: 0x2dc0, tramp: 0x2df7, ret: 0x2de1},
+	{name: "pthread_timedjoin_np", kind: "JOIN", nothrow: "", fast: 0x2e40, slow: 0x2e40, tramp: 0x2e77, ret: 0x2e61},
+	{name: "pthread_clockjoin_np", kind: "JOIN", nothrow: "", fast: 0x2ec0, slow: 0x2ec0, tramp: 0x2ef7, ret: 0x2ee1},
+	{name: "mallocx", kind: "ALLOC", nothrow: "", fast: 0x2f40, slow: 0x2fdf, tramp: 0x2f98, ret: 0x3017},
+	{name: "rallocx", kind: "REALLOC", nothrow: "", fast: 0x3040, slow: 0x3108, tramp: 0x30c1, ret: 0x3140},
+	{name: "dallocx", kind: "FREE", nothrow: "", fast: 0x3180, slow: 0x31dc, tramp: 0x319c, ret: 0x319c},
+	{name: "sdallocx", kind: "FREE", nothrow: "", fast: 0x3200, slow: 0x325c, tramp: 0x321c, ret: 0x321c},
+	{name: "tc_malloc_skip_new_handler", kind: "ALLOC", nothrow: "", fast: 0x3280, slow: 0x331f, tramp: 0x32d8, ret: 0x3357},
+	{name: "_ZnwmRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x3380, slow: 0x341f, tramp: 0x33d8, ret: 0x3457},
+	{name: "_ZnamRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x3480, slow: 0x351f, tramp: 0x34d8, ret: 0x3557},
+	{name: "_ZnwmSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x3580, slow: 0x361f, tramp: 0x35d8, ret: 0x3657},
+	{name: "_ZnamSt11align_val_tRKSt9nothrow_t", kind: "ALLOC", nothrow: "", fast: 0x3680, slow: 0x371f, tramp: 0x36d8, ret: 0x3757},
+	{name: "_Znwm", kind: "NEW", nothrow: "_ZnwmRKSt9nothrow_t", fast: 0x3780, slow: 0x381f, tramp: 0x37d8, ret: 0x3861},
+	{name: "_Znam", kind: "NEW", nothrow: "_ZnamRKSt9nothrow_t", fast: 0x38c0, slow: 0x395f, tramp: 0x3918, ret: 0x39a1},
+	{name: "_ZnwmSt11align_val_t", kind: "NEW", nothrow: "_ZnwmSt11align_val_tRKSt9nothrow_t", fast: 0x3a00, slow: 0x3a9f, tramp: 0x3a58, ret: 0x3ade},
+	{name: "_ZnamSt11align_val_t", kind: "NEW", nothrow: "_ZnamSt11align_val_tRKSt9nothrow_t", fast: 0x3b40, slow: 0x3bdf, tramp: 0x3b98, ret: 0x3c1e},
+	{name: "_ZdlPv", kind: "FREE", nothrow: "", fast: 0x3c80, slow: 0x3cdc, tramp: 0x3c9c, ret: 0x3c9c},
+	{name: "_ZdaPv", kind: "FREE", nothrow: "", fast: 0x3d00, slow: 0x3d5c, tramp: 0x3d1c, ret: 0x3d1c},
+	{name: "_ZdlPvm", kind: "FREE", nothrow: "", fast: 0x3d80, slow: 0x3ddc, tramp: 0x3d9c, ret: 0x3d9c},
+	{name: "_ZdaPvm", kind: "FREE", nothrow: "", fast: 0x3e00, slow: 0x3e5c, tramp: 0x3e1c, ret: 0x3e1c},
+	{name: "_ZdlPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3e80, slow: 0x3edc, tramp: 0x3e9c, ret: 0x3e9c},
+	{name: "_ZdaPvRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x3f00, slow: 0x3f5c, tramp: 0x3f1c, ret: 0x3f1c},
+	{name: "_ZdlPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x3f80, slow: 0x3fdc, tramp: 0x3f9c, ret: 0x3f9c},
+	{name: "_ZdaPvSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x4000, slow: 0x405c, tramp: 0x401c, ret: 0x401c},
+	{name: "_ZdlPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x4080, slow: 0x40dc, tramp: 0x409c, ret: 0x409c},
+	{name: "_ZdaPvmSt11align_val_t", kind: "FREE", nothrow: "", fast: 0x4100, slow: 0x415c, tramp: 0x411c, ret: 0x411c},
+	{name: "_ZdlPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x4180, slow: 0x41dc, tramp: 0x419c, ret: 0x419c},
+	{name: "_ZdaPvSt11align_val_tRKSt9nothrow_t", kind: "FREE", nothrow: "", fast: 0x4200, slow: 0x425c, tramp: 0x421c, ret: 0x421c},
+	{name: "_stanch_pool0", kind: "POOL", nothrow: "", fast: 0x4280, slow: 0x4280, tramp: 0x4318, ret: 0x4302},
+	{name: "_stanch_pool1", kind: "POOL", nothrow: "", fast: 0x4380, slow: 0x4380, tramp: 0x4418, ret: 0x4402},
+	{name: "_stanch_pool2", kind: "POOL", nothrow: "", fast: 0x4480, slow: 0x4480, tramp: 0x4518, ret: 0x4502},
+	{name: "_stanch_pool3", kind: "POOL", nothrow: "", fast: 0x4580, slow: 0x4580, tramp: 0x4618, ret: 0x4602},
+	{name: "_stanch_pool4", kind: "POOL", nothrow: "", fast: 0x4680, slow: 0x4680, tramp: 0x4718, ret: 0x4702},
+	{name: "_stanch_pool5", kind: "POOL", nothrow: "", fast: 0x4780, slow: 0x4780, tramp: 0x4818, ret: 0x4802},
+	{name: "_stanch_pool6", kind: "POOL", nothrow: "", fast: 0x4880, slow: 0x4880, tramp: 0x4918, ret: 0x4902},
+	{name: "_stanch_pool7", kind: "POOL", nothrow: "", fast: 0x4980, slow: 0x4980, tramp: 0x4a18, ret: 0x4a02},
+	{name: "_stanch_pool8", kind: "POOL", nothrow: "", fast: 0x4a80, slow: 0x4a80, tramp: 0x4b18, ret: 0x4b02},
+	{name: "_stanch_pool9", kind: "POOL", nothrow: "", fast: 0x4b80, slow: 0x4b80, tramp: 0x4c18, ret: 0x4c02},
+	{name: "_stanch_pool10", kind: "POOL", nothrow: "", fast: 0x4c80, slow: 0x4c80, tramp: 0x4d18, ret: 0x4d02},
+	{name: "_stanch_pool11", kind: "POOL", nothrow: "", fast: 0x4d80, slow: 0x4d80, tramp: 0x4e18, ret: 0x4e02},
+	{name: "_stanch_pool12", kind: "POOL", nothrow: "", fast: 0x4e80, slow: 0x4e80, tramp: 0x4f18, ret: 0x4f02},
+	{name: "_stanch_pool13", kind: "POOL", nothrow: "", fast: 0x4f80, slow: 0x4f80, tramp: 0x5018, ret: 0x5002},
+	{name: "_stanch_pool14", kind: "POOL", nothrow: "", fast: 0x5080, slow: 0x5080, tramp: 0x5118, ret: 0x5102},
+	{name: "_stanch_pool15", kind: "POOL", nothrow: "", fast: 0x5180, slow: 0x5180, tramp: 0x5218, ret: 0x5202},
+	{name: "_stanch_site", kind: "SITE", nothrow: "", fast: 0x7330, slow: 0x7330, tramp: 0x5280, ret: 0x7330},
 }
 
 // poolWords are where the originals of Options.Hooks return to when stack words were copied for them.
-var poolWords = []uint64{0x32f7, 0x33f7, 0x34f7, 0x35f7, 0x36f7, 0x37f7, 0x38f7, 0x39f7, 0x3af7, 0x3bf7, 0x3cf7, 0x3df7, 0x3ef7, 0x3ff7, 0x40f7, 0x41f7}
+var poolWords = []uint64{0x42f7, 0x43f7, 0x44f7, 0x45f7, 0x46f7, 0x47f7, 0x48f7, 0x49f7, 0x4af7, 0x4bf7, 0x4cf7, 0x4df7, 0x4ef7, 0x4ff7, 0x50f7, 0x51f7}

@@ -30,7 +30,8 @@ type stackEntry struct {
 	index              uint32
 	frames             uint32
 	n                  int
-	exact, cut, pool   bool
+	exact, cut         bool
+	kind               leak.Kind
 	acquired, released leak.Count
 }
 
@@ -38,10 +39,16 @@ type stackEntry struct {
 func decodeStack(b []byte, index uint32) (stackEntry, bool) {
 	flags := b[wStackFlags]
 	u := func(off int) uint64 { return order.Uint64(b[off:]) }
-	e := stackEntry{index: index, exact: flags&wStackExact != 0, cut: flags&wStackCut != 0, pool: flags&wStackPool != 0}
-	unknown := index < 2
+	e := stackEntry{index: index, exact: flags&wStackExact != 0, cut: flags&wStackCut != 0, kind: leak.KindMemory}
+	unknown := index < wStacksUnknown
+	switch {
+	case flags&wStackPool != 0:
+		e.kind = leak.KindPool
+	case flags&wStackFd != 0 || index == wStackUnknownFd:
+		e.kind = leak.KindDescriptor
+	}
 	if unknown {
-		e.exact = index == 1
+		e.exact = index >= 1
 	} else if flags&wStackReady == 0 {
 		return e, false
 	}
@@ -150,6 +157,12 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	if err := p.drain(mem, head, true, sink); err != nil {
 		return err
 	}
+	if err := p.followDescriptors(head, true, sink); err != nil {
+		return err
+	}
+	if err := p.sayInputs(sink); err != nil {
+		return err
+	}
 	if mem == leak.Memory(p.mem) {
 		if err := p.losses(head, sink); err != nil {
 			return err
@@ -190,7 +203,7 @@ func (p *Probe) tally(mem leak.Memory, head *bookHead, sink leak.Sink) (map[uint
 			return nil, err
 		}
 		ids[e.index] = id
-		k := key{id, e.exact, kindOf(e.pool)}
+		k := key{id, e.exact, e.kind}
 		t := sums[k]
 		if t == nil {
 			t = &leak.Tally{At: now, Proc: p.t.ID, Kind: k.kind, Stack: id, Exact: e.exact}

@@ -87,10 +87,14 @@ func (f *function) decode(off int) (inst, error) {
 // displace finds the instructions that a jump at the start of f takes the
 // place of, and makes sure that nothing in f jumps between them.
 func (f *function) displace() (*displaced, error) {
-	off := 0
 	if hasEndbr(f.code) {
-		off = 4 // stays: an indirect call must find it
+		return f.displaceAt(4) // it stays: an indirect call must find it
 	}
+	return f.displaceAt(0)
+}
+
+// displaceAt is displace for a jump at offset off.
+func (f *function) displaceAt(off int) (*displaced, error) {
 	d := &displaced{at: f.addr + uint64(off)}
 	if d.at>>12 != (d.at+jumpSize-1)>>12 {
 		return nil, fmt.Errorf("%w: its first bytes lie on two pages, which cannot be written at once", errDetour)
@@ -185,14 +189,9 @@ func longBranches(code []byte, base, lo, hi uint64, into func(to uint64) bool) (
 // relocate makes the displaced instructions do the same at address to, and
 // jump back behind them.
 func (d *displaced) relocate(to uint64) ([]byte, error) {
-	var out []byte
-	for i := range d.insts {
-		in := &d.insts[i]
-		b, err := in.relocate(to + uint64(len(out)))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b...)
+	out, err := d.moved(to)
+	if err != nil {
+		return nil, err
 	}
 	back, err := branch([]byte{0xe9}, to+uint64(len(out)), d.end())
 	if err != nil {
@@ -201,6 +200,19 @@ func (d *displaced) relocate(to uint64) ([]byte, error) {
 	out = append(out, back...)
 	if len(out) > maxTrampoline {
 		return nil, fmt.Errorf("%w: its first instructions take %d bytes elsewhere", errDetour, len(out))
+	}
+	return out, nil
+}
+
+// moved are the displaced instructions as they are at address to.
+func (d *displaced) moved(to uint64) ([]byte, error) {
+	var out []byte
+	for i := range d.insts {
+		b, err := d.insts[i].relocate(to + uint64(len(out)))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b...)
 	}
 	return out, nil
 }

@@ -105,7 +105,7 @@ func (p *Probe) invalid(mem leak.Memory, e event, sink leak.Sink) error {
 
 // stackAt names the stack of an entry by its index.
 func (p *Probe) stackAt(mem leak.Memory, index uint32) (leak.StackID, error) {
-	if id, ok := p.books.stacks[index]; ok || index < 2 || uint64(index) >= p.data.stackCount {
+	if id, ok := p.books.stacks[index]; ok || index < wStacksUnknown || uint64(index) >= p.data.stackCount {
 		return id, nil
 	}
 	b, err := read(mem, p.data.stacks+uint64(index)*wStackSize, wStackSize)

@@ -59,7 +59,9 @@ type seen struct {
 	gauges   map[leak.GaugeName]float64
 	gaps     []leak.Gap
 	invalid  []leak.Invalid
-	held     map[leak.Ref]leak.Acquire // mappings and threads
+	held     map[leak.Ref]leak.Acquire // mappings, threads, descriptors
+	released map[int]leak.Release      // of descriptors, the last of each number
+	inputs   []leak.Input
 	symbols  *symbol.Symbolizer
 }
 
@@ -100,6 +102,15 @@ func (s *seen) Release(r leak.Release) {
 		s.t.Errorf("%v %#x is released and was not held", r.Ref.Kind, r.Ref.ID)
 	}
 	delete(s.held, r.Ref)
+	if r.Ref.Kind == leak.KindDescriptor {
+		s.released[int(r.Ref.ID)] = r
+	}
+}
+
+func (s *seen) Input(i leak.Input) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inputs = append(s.inputs, i)
 }
 
 func (s *seen) Tally(y leak.Tally) {
@@ -182,7 +193,7 @@ func placeIn(t testing.TB, pid int, o Options) *trial {
 	target := open(t, pid)
 	tr := &trial{t: t, clock: proc.NewClock()}
 	tr.seen = &seen{t: t, maps: map[leak.MapID]leak.Mapping{}, stacks: map[leak.StackID][]leak.Frame{}, tallies: map[tallyKey]leak.Tally{},
-		gauges: map[leak.GaugeName]float64{}, held: map[leak.Ref]leak.Acquire{}, symbols: symbol.New(symbol.Options{Target: target})}
+		gauges: map[leak.GaugeName]float64{}, held: map[leak.Ref]leak.Acquire{}, released: map[int]leak.Release{}, symbols: symbol.New(symbol.Options{Target: target})}
 	o.Clock = tr.clock
 	o.Atlas = leak.NewAtlas(tr.seen, target.BuildID)
 	p, err := Place(context.Background(), target, o)

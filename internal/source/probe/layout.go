@@ -55,6 +55,8 @@ type tables struct {
 	frames, frameCount   uint64
 	scratch, cache       uint64
 	notes, freed, events uint64
+	calls, whens, inputs uint64
+	fds, fdCount         uint64 // descriptors, 0 when they are not asked for
 	modules              [2]uint64
 	rows, rowsEnd        uint64 // the arena for unwind tables
 }
@@ -69,8 +71,8 @@ func bucketsIn(levels uint64) uint64 { return (wLevel0 << levels) - wLevel0 }
 // layOut divides a budget among the tables: unwind tables first, as far as
 // they take less than half, then records, stacks and their frames in fixed
 // proportion.
-func layOut(budget, rowBytes uint64) (tables, error) {
-	fixed := uint64(pageSize + 1<<wRegionBits + wSlots*wMaxFrames*8 + wRowCache*wCachedRowSize + 2*wModules*wModuleSize + wNotebooks*wNotebookSize + wGroupsNear*wGroup*8 + wFreed*wFreedSize + wEvents*wEventSize)
+func layOut(budget, rowBytes, fds uint64) (tables, error) {
+	fixed := 8*fds + uint64(wCalls*wDeedSize+wCallWhens*wWhenSize+wInputs*wInputSize) + uint64(pageSize+1<<wRegionBits+wSlots*wMaxFrames*8+wRowCache*wCachedRowSize+2*wModules*wModuleSize+wNotebooks*wNotebookSize+wGroupsNear*wGroup*8+wFreed*wFreedSize+wEvents*wEventSize)
 	if need := max(minData, fixed+1<<20); budget < need {
 		return tables{}, fmt.Errorf("%d KiB are too few for the probe's books, which need %d KiB: %w", budget>>10, need>>10, ErrNoRoom)
 	}
@@ -80,7 +82,7 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	left -= rows
 	// To each record its 16 bytes, and for 16 of them a stack with its place in
 	// the index and 16 frames.
-	var t tables
+	t := tables{fdCount: fds}
 	size := func(levels uint64) uint64 {
 		t.levels = levels
 		t.stackCount = min(bucketsIn(levels)*wWays/16, 1<<wStackBits)
@@ -114,11 +116,15 @@ func layOut(budget, rowBytes uint64) (tables, error) {
 	t.notes = take(wNotebooks * wNotebookSize)
 	t.freed = take(wFreed * wFreedSize)
 	t.events = take(wEvents * wEventSize)
+	t.calls = take(wCalls * wDeedSize)
+	t.whens = take(wCallWhens * wWhenSize)
+	t.inputs = take(wInputs * wInputSize)
 	t.rows = take(rows)
 	t.rowsEnd = at
 	t.index[1] = take(t.groups[1] * wGroup * 8)
 	t.stacks = take(t.stackCount * wStackSize)
 	t.frames = take(t.frameCount * 8)
+	t.fds = take(8 * fds)
 	at = (at + wBucketSize - 1) &^ (wBucketSize - 1) // two lines of the cache that belong together
 	t.buckets = take(bucketsIn(levels) * wBucketSize)
 	t.size = pages(at)
@@ -138,6 +144,7 @@ func (t *tables) used(h *bookHead) []region {
 		part(t.start, t.index[1]+t.groups[1]*wGroup*8),
 		part(t.stacks, t.stacks+min(h.stacksUsed, t.stackCount)*wStackSize),
 		part(t.frames, t.frames+min(h.framesUsed, t.frameCount)*8),
+		part(t.fds, t.fds+min(h.fdsEnd, t.fdCount)*8),
 		part(t.buckets, t.buckets+bucketsIn(uint64(h.level)+1)*wBucketSize),
 	}
 }
@@ -145,7 +152,7 @@ func (t *tables) used(h *bookHead) []region {
 // move puts the tables at an address.
 func (t *tables) move(start uint64) {
 	t.start = start
-	for _, p := range []*uint64{&t.regions, &t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.freed, &t.events, &t.frames, &t.rows, &t.rowsEnd} {
+	for _, p := range []*uint64{&t.regions, &t.buckets, &t.stacks, &t.index[0], &t.index[1], &t.cache, &t.modules[0], &t.modules[1], &t.scratch, &t.notes, &t.freed, &t.events, &t.calls, &t.whens, &t.inputs, &t.fds, &t.frames, &t.rows, &t.rowsEnd} {
 		*p += start
 	}
 }

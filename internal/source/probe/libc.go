@@ -10,12 +10,21 @@ import (
 
 // other reports whether the hook is not one of an allocator's function.
 func (h *hook) other() bool {
-	return slices.Contains([]string{"MMAP", "MUNMAP", "MREMAP", "BRK", "SBRK", "THREAD", "JOIN", "POOL"}, h.kind)
+	return slices.Contains([]string{"MMAP", "MUNMAP", "MREMAP", "BRK", "SBRK", "THREAD", "JOIN", "POOL", "SITE"}, h.kind)
 }
 
 // allocates reports whether a function only allocates.
 func (h *hook) allocates() bool {
 	return slices.Contains([]string{"ALLOC", "CALLOC", "ALIGN", "POSIX", "NEW"}, h.kind)
+}
+
+// musl reports whether the object is musl's dynamic linker, which is its libc too.
+func (o *object) musl() bool {
+	return strings.HasPrefix(o.name(), "ld-musl-") || strings.HasPrefix(o.name(), "libc.musl-")
+}
+
+func (o *object) libc() bool {
+	return !o.exe && (o.musl() || strings.HasPrefix(o.name(), "libc.so") || strings.HasPrefix(o.name(), "libc-2."))
 }
 
 // findLibc looks for the library whose mmap programs call. A static program
@@ -27,10 +36,10 @@ func (v *view) findLibc(fresh bool) (a *allocator, closer io.Closer, err error) 
 	}
 	for i := range objects {
 		o := &objects[i]
-		musl := strings.HasPrefix(o.name(), "ld-musl-") || strings.HasPrefix(o.name(), "libc.musl-")
-		if o.exe || !musl && !strings.HasPrefix(o.name(), "libc.so") && !strings.HasPrefix(o.name(), "libc-2.") {
+		if !o.libc() {
 			continue
 		}
+		musl := o.musl()
 		f, err := v.openObject(o)
 		if err != nil {
 			return nil, nil, err

@@ -54,6 +54,9 @@ func (p *Probe) choose(h held, old *placed) (err error) {
 	if p.libc.size > 0 {
 		lo, hi = min(lo, p.libc.start), max(hi, p.libc.end())
 	}
+	if p.sited.size > 0 {
+		lo, hi = min(lo, p.sited.start), max(hi, p.sited.end())
+	}
 	size := nearSize(filterLarge)
 	p.text = region{size: textRegion}
 	if old != nil && old.reaches(lo, hi) && old.head.nearSize == size {

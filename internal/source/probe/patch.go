@@ -36,6 +36,11 @@ func (p *Probe) textFor(pl *plan) ([]byte, []patch, error) {
 		}
 		patches = append(patches, patch{at: s.moved.at, target: p.text.start + entry, old: s.moved.bytes, hook: s.hook})
 	}
+	called, err := p.fillSites(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	patches = append(patches, called...)
 	more, err := p.fillIslands(text)
 	if err != nil {
 		return nil, nil, err
@@ -53,7 +58,7 @@ func (p *Probe) putText(m memory, text []byte) error {
 			return err
 		}
 	}
-	return m.put(p.text.start+pageSize, text[pageSize:])
+	return m.put(p.text.start+wHeadRoom, text[wHeadRoom:])
 }
 
 // sameText makes sure that in a text that is used again nothing changes but
@@ -63,7 +68,11 @@ func (p *Probe) sameText(text []byte) error {
 	if err != nil {
 		return err
 	}
-	for i := pageSize; i < len(text); i++ {
+	stubs := hooks[siteHook()].tramp
+	for i := wHeadRoom; i < len(text); i++ {
+		if at := uint64(i); at >= stubs && at < stubs+wSites*wStub && text[i] == blob[i] {
+			text[i] = now[i] // a stub that is not asked for this time
+		}
 		if now[i] != text[i] && now[i] != blob[i] {
 			return fmt.Errorf("the probe's code that stayed from before differs at %#x: %w", i, proc.ErrUnsupported)
 		}
@@ -147,7 +156,7 @@ func (p *Probe) nobodyBetween(h held) error {
 			}
 		}
 		if found {
-			return errMoment("thread " + strconv.Itoa(th.TID) + " was at the start of an allocator function")
+			return errMoment("thread " + strconv.Itoa(th.TID) + " was at the start of a function that is to be hooked")
 		}
 	}
 	return nil

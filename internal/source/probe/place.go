@@ -31,14 +31,20 @@ type Probe struct {
 	allocator region       // its file's place
 	inside    region       // of it, what surely is the allocator's own code
 	libc      region       // libc's, when its mmap is hooked
+	sites     []callSite   // system calls of libc, when they are to be hooked
+	sited     region       // where those are
+	unseen    bool         // how descriptors close is not seen, so that no opener is kept
 
-	mu      sync.Mutex // of what follows
-	code    *code
-	books   reader
-	watch   watch
-	events  events
-	mapped  mappings
-	removed bool
+	mu     sync.Mutex // of what follows
+	code   *code
+	books  reader
+	watch  watch
+	events events
+	mapped mappings
+
+	descriptors descriptors
+	inputs      inputs
+	removed     bool
 }
 
 // Place puts a probe into t and starts recording. What an earlier stanch left
@@ -86,6 +92,9 @@ func (p *Probe) clear(ctx context.Context, stops *pauses) (*placed, error) {
 		if !old.quiet() {
 			if err := old.ownerGone(); err != nil {
 				return nil, err
+			}
+			if p.o.Descriptors {
+				p.inherit(old, mem)
 			}
 			if err := old.remove(ctx, stops); err != nil {
 				return nil, fmt.Errorf("remove what an earlier stanch left: %w", err)
@@ -151,6 +160,9 @@ func (p *Probe) place(ctx context.Context, stops *pauses, old *placed) error {
 	p.code.static = a.alone
 	modules, err := p.code.modules(ctx, p.mem, maps)
 	if err != nil {
+		return err
+	}
+	if err := p.planSites(v, pl); err != nil {
 		return err
 	}
 	if err := p.budget(rowBytes(modules)); err != nil {
@@ -280,7 +292,7 @@ func (p *Probe) budget(rows uint64) error {
 	if room < fixed+minData {
 		return fmt.Errorf("%w: it needs %d KiB, 5 %% of what %s leaves are %d KiB", ErrNoRoom, (fixed+minData)>>10, least, room>>10)
 	}
-	p.data, err = layOut(room-fixed, rows)
+	p.data, err = layOut(room-fixed, rows, p.fdCount(room-fixed))
 	p.info.Memory = fixed + p.data.size
 	return err
 }

@@ -206,15 +206,16 @@ func (p *Probe) poolState() []byte {
 	b := make([]byte, wPools*wPoolSize)
 	for i := range p.o.Hooks {
 		h := &p.o.Hooks[i]
-		flag := func(v bool) byte {
-			if v {
-				return 1
-			}
-			return 0
-		}
 		copy(b[i*wPoolSize:], []byte{flag(h.Alloc), flag(h.Free), byte(h.Size), byte(h.Count), byte(h.Ptr)})
 	}
 	return b
+}
+
+func flag(v bool) byte {
+	if v {
+		return 1
+	}
+	return 0
 }
 
 // ownRows tells the walk how to pass the hooks of pools, which stay around

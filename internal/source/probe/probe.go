@@ -61,7 +61,20 @@ type Options struct {
 	Exact       bool     // record every block with its stack; Aim and SampleBytes mean nothing then
 	FromStart   bool     // placed before the program's first allocation: with Exact, a free of an unknown block is said as leak.Invalid
 	Mappings    bool     // record mappings and threads too: calls of mmap, munmap, mremap, brk, pthread_create, ... of libc
-	Hooks       []Hook   // functions of allocators that are the program's own
+	// Descriptors records who opens descriptors: the system calls of libc. Each is
+	// said as an Acquire, and its close as a Release, at the next look; what came
+	// and went in between is counted in Tallies only. The table of /proc/PID/fd
+	// corrects what was not seen.
+	Descriptors bool
+	// Inputs says where bytes came from that a thread had read last when it
+	// asked for 64 KiB or more at once, as leak.Input.
+	Inputs bool
+	// Source says what a descriptor of the target is, for Inputs; it may be nil.
+	Source func(num int) string
+	// Openers are those of the program that this process has executed before, of
+	// whose descriptors some may still be open; nil when there was none.
+	Openers *Openers
+	Hooks   []Hook // functions of allocators that are the program's own
 	// MaxMemory bounds the bytes in the target. By default the smaller of 64
 	// MiB and 5 % of its headroom; with Exact the smaller of 1 GiB and 25 %:
 	// address space that is touched as blocks come, so that only a program

@@ -25,17 +25,18 @@ func (p *Probe) putBooks(modules []unwind.Module) error {
 	order.PutUint32(b[wBooksVersion:], wProbeVersion)
 	for off, v := range map[int]uint64{
 		wBooksLength: t.size, wBooksBuckets: t.buckets, wBooksRegions: t.regions,
-		wBooksStacks: t.stacks, wBooksStacksMax: t.stackCount, wBooksStacksUsed: 2,
+		wBooksStacks: t.stacks, wBooksStacksMax: t.stackCount, wBooksStacksUsed: wStacksUnknown,
 		wBooksIndex: t.index[0], wBooksIndex + 8: t.index[1], wBooksIndexMask: t.groups[0] - 1, wBooksIndexMask + 8: t.groups[1] - 1,
 		wBooksFrames: t.frames, wBooksFramesMax: t.frameCount,
-		wBooksScratch: t.scratch, wBooksNotes: t.notes, wBooksFreed: t.freed, wBooksEvents: t.events, wBooksCache: t.cache, wBooksModule: t.modules[0], wBooksModule + 8: t.modules[1],
+		wBooksScratch: t.scratch, wBooksNotes: t.notes, wBooksFreed: t.freed, wBooksEvents: t.events, wBooksFds: t.fds, wBooksFdsMax: t.fdCount, wBooksCalls: t.calls, wBooksWhens: t.whens, wBooksInputs: t.inputs, wBooksCache: t.cache, wBooksModule: t.modules[0], wBooksModule + 8: t.modules[1],
 	} {
 		order.PutUint64(b[off:], v)
 	}
 	order.PutUint32(b[wBooksModules:], uint32(len(list)/wModuleSize))
 	order.PutUint32(b[wBooksMaxFrames:], uint32(p.o.MaxFrames))
 	order.PutUint32(b[wBooksLevelMax:], uint32(t.levels-1))
-	return p.mem.put(t.start, b)
+	calls, whens := callTables()
+	return errors.Join(p.mem.put(t.start, b), p.mem.put(t.calls, calls), p.mem.put(t.whens, whens))
 }
 
 // putState writes struct state with the hooks off, and the aim.
@@ -62,6 +63,7 @@ func (p *Probe) putState() error {
 			return err
 		}
 	}
+	b[wStateFds], b[wStateInputs] = flag(p.o.Descriptors && !p.unseen), flag(p.o.Inputs)
 	if p.complete {
 		order.PutUint32(b[wStateFromStart:], 1)
 	}

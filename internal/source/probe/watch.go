@@ -150,6 +150,12 @@ func (p *Probe) look(ctx context.Context, sink leak.Sink) error {
 	if err := p.drain(p.mem, head, false, sink); err != nil {
 		return err
 	}
+	if err := p.followDescriptors(head, false, sink); err != nil {
+		return err
+	}
+	if err := p.sayInputs(sink); err != nil {
+		return err
+	}
 	if err := p.losses(head, sink); err != nil {
 		return err
 	}
@@ -367,6 +373,7 @@ func (p *Probe) restart() error {
 			}
 		}
 	}
+	p.descriptors.recheck(p.t)
 	return errors.Join(put32(p.mem, p.state(wStateLapsed), 0), put32(p.mem, p.state(wStateFromStart), 0),
 		p.renewLease(p.mem), put32(p.mem, p.state(wStateOn), 1))
 }

@@ -168,6 +168,7 @@ func decodeHeader(b []byte) (*header, bool) {
 type bookHead struct {
 	buckets, stacks, stacksMax, stacksUsed, framesMax, framesUsed uint64
 	lostLive, lostStacks, cut, stale, eventsHead                  uint64
+	fdsEnd, fdsLost                                               uint64
 	level, levelMax, notebooks                                    uint32
 }
 
@@ -182,7 +183,7 @@ func decodeBooks(b []byte) (*bookHead, bool) {
 		stacks: u(wBooksStacks), stacksMax: u(wBooksStacksMax), stacksUsed: u(wBooksStacksUsed),
 		framesMax: u(wBooksFramesMax), framesUsed: u(wBooksFramesUsed),
 		lostLive: u(wBooksLostLive), lostStacks: u(wBooksLostStacks), cut: u(wBooksCut), stale: u(wBooksStale), eventsHead: u(wBooksEventsHead),
-		notebooks: n(wBooksNotebooksUsed),
+		notebooks: n(wBooksNotebooksUsed), fdsEnd: max(u(wBooksFdsEnd), u(wBooksFdsOpen)), fdsLost: u(wBooksFdsLost),
 	}, true
 }
 
