@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"stanch/internal/leak"
@@ -13,13 +14,6 @@ var Descriptors = &Detector{
 	Name: "fd.growth",
 	Doc:  "descriptors that grew over the whole watch, by class, or are near their limit",
 	Run:  descriptors,
-}
-
-// Unclosed reports descriptors that a program opened and did not close.
-var Unclosed = &Detector{
-	Name: "fd.unclosed",
-	Doc:  "descriptors that were open at the exit and not at the start, by class",
-	Run:  unclosed,
 }
 
 // classes are the gauges of the classes of descriptors, and their words.
@@ -39,18 +33,29 @@ const (
 )
 
 func descriptors(p *Pass) {
-	now, ok := latest(p.Proc, leak.GaugeFDs)
-	if !ok {
-		return
-	}
+	series := p.Proc.Gauges[leak.GaugeFDs]
 	limit, limited := latest(p.Proc, leak.GaugeFDLimit)
-	t, grows := rising(p.Proc.Gauges[leak.GaugeFDs])
+	usage, used := fdLimit(p.Proc)
+	if used {
+		limit, limited = float64(usage.Max), usage.Max > 0
+	}
+	if used && len(series) == 0 {
+		series = usage.Points
+	}
+	if len(series) == 0 || p.Proc.Ended() && p.Proc.TracedAt >= 0 {
+		return // fd.unclosed lists what is left at the exit
+	}
+	now := series[len(series)-1].Value
+	t, grows := rising(series)
 	if grows && t.grown >= leastDescriptors {
-		p.Report(descriptorGrowth(p, t, now, limit, limited))
+		// What others name by its line is not said again.
+		if p.fds().explained < explainedPart*t.perHour {
+			p.Report(descriptorGrowth(p, t, now, limit, limited))
+		}
 		return
 	}
-	if !limited || now < nearLimit*limit || p.Proc.Ended() {
-		return
+	if !limited || now < nearLimit*limit || p.Proc.Ended() || slices.ContainsFunc(p.Proc.Usages, isDescriptors) {
+		return // what there is a Usage of fd.limit says
 	}
 	p.Report(leak.Finding{
 		Key: "limit", NameKey: "limit", Severity: leak.SeverityRisk, Kind: leak.KindDescriptor.String(), SiteCertainty: leak.CertaintyNone,
@@ -67,6 +72,9 @@ func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.F
 		Rate:   &leak.Rate{CountPerHour: t.perHour},
 		Title:  fmt.Sprintf("at least %s more descriptors in %s", number(t.grown), leak.FormatDuration(t.watch)),
 		Advice: []string{"find the path that opens without closing: ls -l /proc/" + fmt.Sprint(p.Proc.ID.PID) + "/fd shows what the newest ones are"},
+	}
+	if p.Proc.ListedAt >= 0 {
+		f.Advice = []string{"find the path that opens without closing: the groups of descriptors show what they are"}
 	}
 	if p.Proc.Ended() {
 		f.Advice = []string{"find the path that opens without closing"}
@@ -93,42 +101,9 @@ func descriptorGrowth(p *Pass, t trend, now, limit float64, limited bool) leak.F
 		if in := left / t.perHour * 3600; in <= farthest.Seconds() {
 			f.Exhaustion = &leak.Exhaustion{Limit: "RLIMIT_NOFILE", InS: in, LowS: ptr(left / t.high * 3600), HighS: ptr(left / t.low * 3600)}
 		}
-		f.Evidence = append(f.Evidence, fmt.Sprintf("limit: %s of %s in use", number(now), number(limit)))
+		f.Evidence = append(f.Evidence, limitEvidence(p)...)
 	}
 	return f
-}
-
-// unclosed compares the first and the last count of a process that has ended.
-// Few are no news, unless all that was held is asked for: programs open a file
-// and keep it.
-func unclosed(p *Pass) {
-	least := float64(leastDescriptors)
-	if p.Config.Reachable {
-		least = 1
-	}
-	if t, grows := rising(p.Proc.Gauges[leak.GaugeFDs]); !p.Proc.Ended() || grows && t.grown >= leastDescriptors {
-		return
-	}
-	var all float64
-	var kinds []string
-	for _, c := range classes {
-		s := p.Proc.Gauges[c.name]
-		if len(s) < 2 {
-			continue
-		}
-		if n := s[len(s)-1].Value - s[0].Value; n > 0 {
-			all += n
-			kinds = append(kinds, number(n)+" "+c.word)
-		}
-	}
-	if all < least {
-		return
-	}
-	p.Report(leak.Finding{
-		Key: "all", NameKey: "all", Severity: leak.SeverityNote, Kind: leak.KindDescriptor.String(), SiteCertainty: leak.CertaintyNone,
-		What: "descriptors", Title: fmt.Sprintf("%s descriptors were not closed", number(all)), Count: uint64(all),
-		Evidence: []string{"held: open at the exit and not at the start: " + strings.Join(kinds, ", ")},
-	})
 }
 
 // classCounts says how many there are of each class.

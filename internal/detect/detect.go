@@ -27,7 +27,8 @@ type Detector struct {
 
 // All are the detectors, in the order in which they run.
 var All = []*Detector{
-	InvalidFree, Unreachable, Reachable, HeldAtEnd, Growth, Mappings, Threads, Pools, Descriptors, Unclosed, MemoryLimit, SuspiciousSize,
+	InvalidFree, Unreachable, Reachable, HeldAtEnd, Growth, Mappings, Threads, Pools,
+	CloseWait, Accumulating, Descriptors, Unclosed, Silent, Inherited, FDLimit, Failing, MemoryLimit, SuspiciousSize,
 }
 
 // Config is what detectors need to know beside the books. The zero value
@@ -49,6 +50,13 @@ type Config struct {
 	MinBytes uint64
 	// Reachable lists also what was still reachable at the exit.
 	Reachable bool
+	// Peer lets only descriptors of sockets to it into DescriptorsOf:
+	// "10.0.0.5:5432", a host alone, or ":5432"; and Module only those that a
+	// library whose name begins so has opened.
+	Peer, Module string
+	// ImportsSelect says that the program calls select(2), which cannot take
+	// descriptors from 1,024 on.
+	ImportsSelect bool
 	// Uptime is how long the target had run when the observation began; zero
 	// when unknown.
 	Uptime time.Duration
@@ -79,6 +87,7 @@ type shared struct {
 	rate float64             // bytes per hour that findings explain
 
 	sizes map[uint64]bool // suspicious sizes that were said already
+	fds   *fds            // nil until one asks for them
 }
 
 type siteLoss struct{ bytes float64 }
@@ -114,7 +123,7 @@ func Run(v *ledger.View, c Config) []leak.Finding {
 }
 
 // urgency orders errors before all else, then by time to exhaustion, rate,
-// severity, bytes.
+// severity, bytes, count.
 func urgency(a, b leak.Finding) int {
 	switch {
 	case (a.Severity == leak.SeverityError) != (b.Severity == leak.SeverityError):
@@ -131,6 +140,7 @@ func urgency(a, b leak.Finding) int {
 		-cmp.Compare(perHour(&a), perHour(&b)),
 		-cmp.Compare(a.Severity.Rank(), b.Severity.Rank()),
 		-cmp.Compare(total(&a), total(&b)),
+		-cmp.Compare(a.Count, b.Count),
 		cmp.Compare(a.Key, b.Key),
 	)
 }

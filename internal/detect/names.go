@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,11 +104,9 @@ func (n *names) stack(id leak.StackID) *site {
 		inner++
 	}
 	s.stack = s.stack[inner:]
-	for i := range s.stack {
-		if !n.skipped(&s.stack[i]) {
-			s.line = i
-			break
-		}
+	s.line = slices.IndexFunc(s.stack, func(f leak.StackFrame) bool { return !n.skipped(&f) })
+	if s.line < 0 {
+		s.line = outermost(s.stack)
 	}
 	s.keys()
 	n.sites[id] = s
@@ -117,7 +116,7 @@ func (n *names) stack(id leak.StackID) *site {
 // skipped reports whether a frame is not the line to look at.
 func (n *names) skipped(f *leak.StackFrame) bool {
 	name := plain(f.Function)
-	return systemModule(f.Module) || wrappers[name] || n.wrappers[name] || library(name) || allocator(name)
+	return systemModule(f.Module) || goLibrary(name) || wrappers[name] || n.wrappers[name] || library(name) || allocator(name)
 }
 
 func (s *site) keys() {

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"stanch/internal/leak"
@@ -62,6 +63,13 @@ func limits(p *ledger.Process, c *Config) []limit {
 		host = avail
 	}
 	add("host memory", host-avail, host, ok1)
+	for i := range p.Usages {
+		u := &p.Usages[i]
+		name := memoryLimits[u.Name]
+		if name != "" && !slices.ContainsFunc(out, func(l limit) bool { return l.name == name }) {
+			add(name, float64(u.Used), float64(u.Max), true)
+		}
+	}
 	for _, l := range c.Limits {
 		add(l.Name, float64(l.Used), float64(l.Max), true)
 	}
@@ -71,6 +79,12 @@ func limits(p *ledger.Process, c *Config) []limit {
 		}
 	}
 	return out
+}
+
+// memoryLimits are the resources that are memory of the process, and their
+// limits' names.
+var memoryLimits = map[leak.UsageName]string{
+	leak.UsageCgroupMemory: "memory.max", leak.UsageAddressSpace: "RLIMIT_AS", leak.UsageData: "RLIMIT_DATA", leak.UsageHostMemory: "host memory",
 }
 
 type limit struct {

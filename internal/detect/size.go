@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 
 	"stanch/internal/leak"
 )
@@ -32,6 +33,34 @@ func suspiciousSize(p *Pass) {
 			f.Stack, f.Site, f.SiteCertainty = s.stack, s.line, leak.CertaintyProved
 			f.Key, f.NameKey = f.Key+":"+s.key, f.NameKey+":"+s.nameKey
 		}
+		f.Evidence = append(f.Evidence, inputEvidence(p, l.Size, l.Stack)...)
 		p.Report(f)
 	}
 }
+
+// inputEvidence says where the bytes came from that were read before a block
+// of this size was asked for there.
+func inputEvidence(p *Pass, size uint64, stack leak.StackID) []string {
+	var out []string
+	at := p.names.stack(stack)
+	for i := range p.Proc.Inputs {
+		x := &p.Proc.Inputs[i]
+		if x.Size != size {
+			continue
+		}
+		if s := p.names.stack(x.Stack); s != nil && at != nil && s.key != at.key {
+			continue
+		}
+		e := fmt.Sprintf("input: the bytes came from fd %d", x.Num)
+		if x.Source != "" {
+			e += ", " + x.Source
+		}
+		if !slices.Contains(out, e) && len(out) < maxInputs {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// maxInputs is how many senders of one size are named.
+const maxInputs = 3

@@ -61,6 +61,8 @@ func TestStories(t *testing.T) {
 //	name 1+0x1139 parse_reply src/net.c:88    what a frame is called
 //	object 1+0x40 vtable for Conn             what a data symbol is called
 //	wrapper NAME, uptime 144h, show, list     configuration; list asks for what is still reachable
+//	select                                    the program imports select
+//	fds, fds all, peer P, module M            what DescriptorsOf says is told too
 //	each 0..30 1: tally {t}s ... {t*400+9}    a line for each t
 func tell(t *testing.T, story string) string {
 	t.Helper()
@@ -68,6 +70,7 @@ func tell(t *testing.T, story string) string {
 	rec.WriteString("stanch recording 1\nproc 4711.99\n")
 	names, objects := map[string]leak.StackFrame{}, map[string]string{}
 	c := Config{}
+	var fds []fdQuestion
 	for line := range strings.Lines(story) {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch word {
@@ -94,6 +97,14 @@ func tell(t *testing.T, story string) string {
 				t.Fatal(err)
 			}
 			c.Uptime = d
+		case "select":
+			c.ImportsSelect = true
+		case "fds":
+			fds = append(fds, fdQuestion{all: rest == "all"})
+		case "peer":
+			fds = append(fds, fdQuestion{peer: rest})
+		case "module":
+			fds = append(fds, fdQuestion{module: rest})
 		case "each":
 			each(t, &rec, rest)
 		default:
@@ -121,6 +132,10 @@ func tell(t *testing.T, story string) string {
 		if direct, indirect, reachable := Totals(p); direct != nil {
 			fmt.Fprintf(&out, "at exit: direct %+v, indirect %+v, reachable %+v\n", *direct, *indirect, *reachable)
 		}
+		for _, q := range fds {
+			c.Peer, c.Module = q.peer, q.module
+			sayDescriptors(&out, DescriptorsOf(view, p, c, q.all))
+		}
 	}
 	return out.String()
 }
@@ -128,7 +143,7 @@ func tell(t *testing.T, story string) string {
 var expr = regexp.MustCompile(`\{t(?:([*/%])(\d+))?(?:([+-])(\d+))?\}`)
 
 // each writes a line for each value of t.
-func each(t *testing.T, out *strings.Builder, rest string) {
+func each(t testing.TB, out *strings.Builder, rest string) {
 	t.Helper()
 	head, line, _ := strings.Cut(rest, ":")
 	span, step, _ := strings.Cut(head, " ")
@@ -157,13 +172,28 @@ func each(t *testing.T, out *strings.Builder, rest string) {
 	}
 }
 
-func atoi(t *testing.T, s string) int {
+func atoi(t testing.TB, s string) int {
 	t.Helper()
 	n, err := strconv.Atoi(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// observations gives the lines of a story that are of a recording.
+func observations(t testing.TB, story string) string {
+	var out strings.Builder
+	for line := range strings.Lines(story) {
+		switch word, rest, _ := strings.Cut(strings.TrimSpace(line), " "); word {
+		case "name", "object", "select", "fds", "peer", "module":
+		case "each":
+			each(t, &out, rest)
+		default:
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 // say writes a finding with all that its numbers are.

@@ -243,6 +243,9 @@ func (l *loss) sizeEvidence(p *Pass, say func(string, ...any)) {
 		if m, ok := Suspicious(l.min); ok {
 			say("size: %s is %s: %s", leak.FormatCount(l.min), m.Text, m.How)
 			p.shared.sizes[l.min] = true
+			for _, e := range inputEvidence(p, l.min, l.stack) {
+				say("%s", e)
+			}
 		}
 	case l.max == 0 && len(l.kinds) == 1:
 		// A mapped block is rounded up to pages: what was asked for is not known.

@@ -21,6 +21,10 @@ func Unseen(v *ledger.View) []string {
 		out = append(out, s)
 	}
 	for _, p := range v.Procs {
+		if n := unknownOpeners(p); n > 0 {
+			add("who opened %s of %s descriptors was not seen: they were open before the watch began, or came in a way that it does not see",
+				leak.FormatCount(n), leak.FormatCount(uint64(len(p.Open))))
+		}
 		last := p.LastLook()
 		for i := range p.Blind {
 			if p.Blind[i].Final && last == nil {
@@ -57,6 +61,17 @@ func Unseen(v *ledger.View) []string {
 		}
 	}
 	return out
+}
+
+// unknownOpeners counts the descriptors that a tracer did not see come.
+func unknownOpeners(p *ledger.Process) uint64 {
+	var n uint64
+	for i := range p.Open {
+		if p.TracedAt >= 0 && p.Open[i].Call == "" && p.Open[i].Opener == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // blindTo names what a run cannot see of what a program allocates for itself:

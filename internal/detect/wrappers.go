@@ -93,6 +93,12 @@ func plain(function string) string {
 				i += len("(anonymous namespace)::") - 1
 				continue
 			}
+			// The receiver of a Go method: net.(*netFD).accept.
+			if end := strings.IndexByte(function[i:], ')'); end > 0 && i > 0 && function[i-1] == '.' && strings.HasPrefix(function[i:], "(*") {
+				out.WriteString(function[i : i+end+1])
+				i += end
+				continue
+			}
 			return unclone(lastWord(out.String(), -1))
 		case c == '[' && strings.HasPrefix(function[i:], "[clone"), c == '@':
 			return unclone(lastWord(out.String(), -1))

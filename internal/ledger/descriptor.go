@@ -14,6 +14,7 @@ import (
 // tracer missed is corrected by the next listing.
 type descriptors struct {
 	firstAt  time.Duration // first word of any source; negative when there was none
+	lastAt   time.Duration // and the last
 	tracedAt time.Duration // first word of a tracer; likewise
 	held     map[uint64]heldDescriptor
 	openers  map[openKey]*opener
@@ -75,6 +76,12 @@ func newDescriptors() descriptors {
 	}
 }
 
+// heard notes that a source spoke.
+func (d *descriptors) heard(at time.Duration) {
+	earlier(&d.firstAt, at)
+	d.lastAt = max(d.lastAt, at)
+}
+
 // earlier makes *first the earlier of both; negative means that it has none.
 func earlier(first *time.Duration, at time.Duration) {
 	if at = max(at, 0); *first < 0 || at < *first {
@@ -83,7 +90,7 @@ func earlier(first *time.Duration, at time.Duration) {
 }
 
 func (d *descriptors) traced(at time.Duration) {
-	earlier(&d.firstAt, at)
+	d.heard(at)
 	earlier(&d.tracedAt, at)
 }
 
@@ -111,14 +118,14 @@ func (d *descriptors) acquire(a leak.Acquire) {
 		}
 		// What a new program finds open was opened by the old one.
 		if a.Call == "exec" && a.Stack == 0 {
-			h.at, h.stack, k.stack = old.at, old.stack, old.stack
+			h.stack, k.stack = old.stack, old.stack
 		}
 		d.close(num, old, leak.Release{})
 	}
 	h.by = d.opener(k)
 	h.by.opened++
 	d.held[num] = h
-	if d.uses[num].At < a.At && a.Call != "exec" {
+	if d.uses[num].At < a.At {
 		delete(d.uses, num)
 	}
 	if a.Call != "exec" {
@@ -178,7 +185,7 @@ func (d *descriptors) use(u leak.Use) {
 
 // list takes a listing. One that is older than the last is left out.
 func (d *descriptors) list(x leak.Listing) {
-	earlier(&d.firstAt, x.At)
+	d.heard(x.At)
 	if x.At < d.listedAt {
 		return
 	}

@@ -213,11 +213,11 @@ func TestExec(t *testing.T) {
 	l.Release(leak.Release{At: 3 * time.Second, Ref: fd(4), Call: "exec"})
 	l.Acquire(opened(3*time.Second, 3, 0, "exec"))
 	p := only(t, l)
-	if len(p.Open) != 1 || p.Open[0].Opener != 7 || p.Open[0].Call != "exec" || p.Open[0].OpenedAt != time.Second || p.Open[0].Use == nil {
+	if len(p.Open) != 1 || p.Open[0].Opener != 7 || p.Open[0].Call != "exec" || p.Open[0].OpenedAt != 3*time.Second || p.Open[0].Use != nil {
 		t.Errorf("%+v", p.Open)
 	}
 	want := []Opener{
-		{Stack: 7, Call: "exec", Opened: 1, Held: 1, Thirds: [3]uint64{1, 0, 0}, OldestAt: time.Second},
+		{Stack: 7, Call: "exec", Opened: 1, Held: 1, Thirds: [3]uint64{0, 0, 1}, OldestAt: 3 * time.Second},
 		{Stack: 7, Call: "openat", Opened: 2, Closed: 2, OldestAt: -1},
 	}
 	if diff := cmp.Diff(want, p.Openers); diff != "" {

@@ -16,7 +16,7 @@ type OpenDescriptor struct {
 	leak.Descriptor               // the number alone when no listing has it
 	Opener          leak.StackID  // 0 when nobody saw it opened
 	Call            string        // how it came, as in Acquire; "" when nobody saw it come
-	OpenedAt        time.Duration // negative when it was open before anyone watched
+	OpenedAt        time.Duration // when it came to this process or, by exec, to this program; negative when it was open before anyone watched
 	Use             *leak.Use     // the last call on it, nil when none was seen
 	SeenAt          time.Duration // the first listing that had this number with the same inode
 	StateAt         time.Duration // the first listing since which its socket is in this state
@@ -43,8 +43,8 @@ type Closer struct {
 	N     uint64
 }
 
-func (d *descriptors) view(p *Process, end time.Duration) {
-	p.FirstAt, p.TracedAt, p.ListedAt, p.ClosedOlder = d.firstAt, d.tracedAt, d.listedAt, d.older
+func (d *descriptors) view(p *Process) {
+	p.FirstAt, p.LastAt, p.TracedAt, p.ListedAt, p.ClosedOlder = d.firstAt, d.lastAt, d.tracedAt, d.listedAt, d.older
 	listed := map[uint64]bool{}
 	for i := range d.listed {
 		l := &d.listed[i]
@@ -79,7 +79,7 @@ func (d *descriptors) view(p *Process, end time.Duration) {
 		}
 		by := byOpener[h.by]
 		by.Held++
-		by.Thirds[third(h.at, d.firstAt, end)]++
+		by.Thirds[third(h.at, d.firstAt, d.lastAt)]++
 		if by.OldestAt < 0 || h.at < by.OldestAt {
 			by.OldestAt = h.at
 		}

@@ -162,7 +162,7 @@ func (l *Ledger) Usage(x leak.Usage) {
 	l.seen(x.At)
 	b := l.books(x.Proc)
 	if x.Name == leak.UsageDescriptors {
-		earlier(&b.fds.firstAt, x.At)
+		b.fds.heard(x.At)
 	}
 	l.kept(b.use(x))
 }

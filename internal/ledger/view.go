@@ -37,6 +37,7 @@ type Process struct {
 	Openers     []Opener         // of all that a tracer saw come
 	ClosedOlder uint64           // descriptors that were closed, and were open before a tracer came
 	FirstAt     time.Duration    // first word of descriptors; negative when there was none
+	LastAt      time.Duration    // and the last
 	TracedAt    time.Duration    // first word of a tracer of descriptors; likewise
 	ListedAt    time.Duration    // of the last listing of them; likewise
 	Usages      []UsageSeries
@@ -175,7 +176,7 @@ func (b *books) view(end time.Duration) *Process {
 	b.viewLost(p)
 	b.viewLive(p, end)
 	b.viewHolders(p)
-	b.fds.view(p, end)
+	b.fds.view(p)
 	b.resources.view(p)
 	return p
 }
@@ -363,7 +364,7 @@ func (b *books) viewLive(p *Process, end time.Duration) {
 	for _, h := range b.fds.held {
 		if !h.gone {
 			add(leak.KindDescriptor, h.record, false)
-			sites[siteKey{leak.KindDescriptor, h.stack}].Thirds[third(h.at, b.fds.firstAt, end)]++
+			sites[siteKey{leak.KindDescriptor, h.stack}].Thirds[third(h.at, b.fds.firstAt, b.fds.lastAt)]++
 		}
 	}
 	for k, s := range sites {

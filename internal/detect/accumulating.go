@@ -1,0 +1,105 @@
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"stanch/internal/leak"
+)
+
+// Accumulating reports places that open descriptors which are not closed.
+var Accumulating = &Detector{
+	Name: "fd.accumulating",
+	Doc:  "descriptors of one place that only become more while it is watched",
+	Run:  accumulating,
+}
+
+// fds are the descriptors of a process and who opened them, found once for all
+// detectors.
+type fds struct {
+	entries []*fdEntry
+	sites   []*fdSite
+	// Of the growth of all, what other findings explain, an hour.
+	explained float64
+	cause     *leak.Finding   // the finding that explains most of it
+	closing   map[string]bool // sites whose descriptors fd.closewait reports
+}
+
+func (p *Pass) fds() *fds {
+	if p.shared.fds == nil {
+		entries := fdEntries(p.names, p.Proc)
+		p.shared.fds = &fds{entries: entries, sites: fdSites(p.names, p.Proc, entries), closing: map[string]bool{}}
+	}
+	return p.shared.fds
+}
+
+// explains notes a finding that names a cause of the growth.
+func (d *fds) explains(f *leak.Finding) {
+	if f.Rate == nil {
+		return
+	}
+	d.explained += f.Rate.CountPerHour
+	if d.cause == nil || d.cause.Rate.CountPerHour < f.Rate.CountPerHour {
+		d.cause = f
+	}
+}
+
+// watchedFDs is for how long the descriptors of the process were watched.
+func (p *Pass) watchedFDs() time.Duration { return p.Proc.LastAt - max(p.Proc.FirstAt, 0) }
+
+func accumulating(p *Pass) {
+	if p.Proc.Ended() {
+		return // fd.unclosed lists them
+	}
+	window := p.watchedFDs()
+	for _, s := range p.fds().sites {
+		if p.fds().closing[s.site.key] || !s.accumulates(p) {
+			continue
+		}
+		noun := fdNoun(s.open, s.held)
+		f := leak.Finding{
+			Severity: leak.SeverityGrowth, Kind: leak.KindDescriptor.String(), What: noun, Count: s.held,
+			Key: s.site.key, NameKey: s.site.nameKey, SiteCertainty: leak.CertaintyProved, Stack: s.site.stack, Site: s.site.line,
+			Title: fmt.Sprintf("%s more %s from %s after %s: they are not closed", leak.FormatCount(s.held), noun,
+				functionName(&s.site.stack[s.site.line]), leak.FormatDuration(window)),
+		}
+		f.Rate, f.Exhaustion = keptRate(p, s.held, window)
+		p.fds().explains(&f)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("seen: %s; of each third of %s, %s, %s and %s are open still", s.seen(), leak.FormatDuration(window),
+			leak.FormatCount(s.thirds[0]), leak.FormatCount(s.thirds[1]), leak.FormatCount(s.thirds[2])))
+		f.Evidence = append(f.Evidence, s.stillOpen(p)...)
+		f.Advice = s.closeAdvice()
+		p.Report(f)
+	}
+}
+
+// stillOpen says what the kept descriptors of a site are, what was done with
+// them, and how near the limit is.
+func (f *fdSite) stillOpen(p *Pass) []string {
+	var out []string
+	if kinds := kindsOf(f.open); kinds != "" {
+		out = append(out, "kinds: "+kinds)
+	}
+	if calls := lastCalls(f.open); calls != "" {
+		out = append(out, calls)
+	}
+	out = append(out, limitEvidence(p)...)
+	if missedCalls(p) > 0 {
+		out = append(out, missedEvidence)
+	}
+	return out
+}
+
+// limitEvidence says how many descriptors are in use, and that a raised limit
+// did not help.
+func limitEvidence(p *Pass) []string {
+	u, ok := fdLimit(p.Proc)
+	if !ok || u.Max == 0 {
+		return nil
+	}
+	out := []string{fmt.Sprintf("limit: %s of %s in use", leak.FormatCount(u.Used), leak.FormatCount(u.Max))}
+	if u.RaisedAt >= 0 {
+		out = append(out, fmt.Sprintf("raised: the limit was %s at first, and was raised %s into the watch; the number grows on", leak.FormatCount(u.FirstMax), leak.FormatDuration(u.RaisedAt-max(p.Proc.FirstAt, 0))))
+	}
+	return out
+}
