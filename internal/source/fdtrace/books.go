@@ -27,6 +27,7 @@ type books struct {
 	copies  []*copied
 	syncs   []*listing
 	fails   map[failKey]*failure
+	losses  *losses
 	allLost uint64 // since when nothing is certain
 	told    uint64 // dropped events that have been dealt with
 	unknown uint64 // descriptors whose opener could not be told
@@ -42,6 +43,7 @@ type process struct {
 	tgid  uint32
 	code  *code
 	table *table
+	since uint64 // when it was seen first, CLOCK_BOOTTIME in ns
 }
 
 // table is a table of descriptors: of a process, or of several that share it.
@@ -53,6 +55,7 @@ type table struct {
 	vague bool
 	// quiet: what was open then is said by others.
 	quiet    bool
+	copy     *copied          // what it was copied from, until that is settled
 	suspects map[int32]uint64 // open, and nobody saw them come; since when
 	missed   uint64           // when something that was not seen happened last
 }
@@ -88,10 +91,19 @@ func (b *books) add(tgid, visible uint32, start uint64) *process {
 		target := &proc.Target{ID: id, Root: b.t.target.Root}
 		p = &process{id: id, code: newCode(target, b.t.o.Atlas.Beside(target.BuildID), b.files)}
 	}
-	p.tgid = tgid
+	p.tgid, p.since = tgid, bootNow()
+	p.code.execs = func() (at uint64) {
+		if b.t.objects.Maps["watch"].Lookup(tgid, &at) != nil {
+			return goneSince
+		}
+		return at
+	}
 	b.live[tgid] = p
 	return p
 }
+
+// goneSince stands for a process that is not watched any more.
+const goneSince = ^uint64(0)
 
 // join makes a process use the table at an address.
 func (b *books) join(p *process, files uint64) *table {
@@ -224,6 +236,9 @@ func (b *books) act(t *table, num int32, a action) {
 		return
 	}
 	delete(t.suspects, num)
+	if t.copy != nil {
+		b.inherit(t.copy, num)
+	}
 	s := t.slot(num)
 	if len(s.recent) > 0 && a.enter > s.last() {
 		b.say(t, num, s)

@@ -76,32 +76,51 @@ func (b *books) copyTable(from, to *table, e *event, tail []byte, call string) {
 		c.base[num] = h
 	})
 	b.copies = append(b.copies, c)
+	to.copy = c
 }
 
 // ripe says what copies hold that are old enough.
 func (b *books) ripe(now uint64) {
 	for len(b.copies) > 0 && b.copies[0].exit+grace <= now {
-		c := b.copies[0]
-		b.copies = b.copies[1:]
-		nums := make([]int32, 0, len(c.base))
-		for num := range c.base {
-			nums = append(nums, num)
-		}
-		slices.Sort(nums)
-		for _, num := range nums {
-			h := c.base[num]
-			s := c.to.slot(num)
-			ref := leak.Ref{Proc: c.to.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}
-			b.acquire(ref, h)
-			s.base, s.said = h, h
-		}
+		b.finish(b.copies[0])
 	}
+}
+
+// finish says all that a copy holds.
+func (b *books) finish(c *copied) {
+	b.copies = slices.DeleteFunc(b.copies, func(other *copied) bool { return other == c })
+	nums := make([]int32, 0, len(c.base))
+	for num := range c.base {
+		nums = append(nums, num)
+	}
+	slices.Sort(nums)
+	for _, num := range nums {
+		b.inherit(c, num)
+	}
+	if c.to.copy == c {
+		c.to.copy = nil
+	}
+}
+
+// inherit says one number that a copy holds.
+func (b *books) inherit(c *copied, num int32) {
+	h, ok := c.base[num]
+	if !ok {
+		return
+	}
+	delete(c.base, num)
+	s := c.to.slot(num)
+	b.acquire(leak.Ref{Proc: c.to.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}, h)
+	s.base, s.said = h, h
 }
 
 // executed is a successful execve: what was marked close-on-exec is closed,
 // and another program runs.
 func (b *books) executed(p *process, e *event, tail []byte) {
 	t := p.table
+	if t != nil && t.copy != nil {
+		b.finish(t.copy)
+	}
 	switch {
 	case t == nil:
 		b.join(p, e.Files)
@@ -114,7 +133,7 @@ func (b *books) executed(p *process, e *event, tail []byte) {
 		b.move(t, e.Files)
 		b.compare(t, bitmap(tail), e, "exec")
 	}
-	p.code.replaced()
+	p.code.replaced(e.Exit)
 }
 
 // move notes that a table has another address now.
@@ -164,7 +183,9 @@ func (b *books) end(p *process, at uint64) {
 	if t == nil {
 		return
 	}
-	b.ripe(^uint64(0))
+	if t.copy != nil {
+		b.finish(t.copy)
+	}
 	b.settleTable(t)
 	if t.users == 1 {
 		for _, num := range t.numbers() {

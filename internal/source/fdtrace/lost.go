@@ -12,13 +12,47 @@ type lostKey struct {
 	Num  int32
 }
 
-// dropped deals with events that did not fit into the ring: what they were
-// about is not known any more.
-func (b *books) dropped() {
+// losses are events that did not fit into the ring: what they were about, and
+// when that was known.
+type losses struct {
+	at   uint64
+	all  uint64 // since then nothing is certain
+	keys map[lostKey]uint64
+}
+
+// dropped deals with events that did not fit into the ring, once those from
+// before have been taken: what they were about is not known any more.
+func (b *books) dropped(now uint64) {
+	if l := b.losses; l != nil && l.at <= now {
+		b.losses = nil
+		for key, at := range l.keys {
+			p := b.live[key.Tgid]
+			switch {
+			case p == nil || p.table == nil:
+			case key.Num < 0:
+				b.doubtAll(p.table, at)
+			default:
+				b.doubt(p.table, key.Num, at)
+			}
+		}
+		if l.all > 0 {
+			for _, t := range b.tables {
+				b.doubtAll(t, l.all)
+			}
+		}
+		b.resync()
+	}
 	var dropped uint64
-	if err := b.t.objects.Variables["dropped"].Get(&dropped); err != nil || dropped == b.told {
+	if err := b.t.objects.Variables["dropped"].Get(&dropped); err != nil || dropped == b.told || b.losses != nil {
 		return
 	}
+	b.told = dropped
+	b.losses = b.lost()
+}
+
+// lost takes the list of what was lost from the kernel.
+func (b *books) lost() *losses {
+	l := &losses{keys: map[lostKey]uint64{}}
 	lost := b.t.objects.Maps["lost"]
 	var keys []lostKey
 	var key lostKey
@@ -27,27 +61,15 @@ func (b *books) dropped() {
 		keys = append(keys, key)
 	}
 	for _, key := range keys {
-		if err := lost.LookupAndDelete(key, &at); err != nil {
-			continue
-		}
-		p := b.live[key.Tgid]
-		switch {
-		case p == nil || p.table == nil:
-		case key.Num < 0:
-			b.doubtAll(p.table, at)
-		default:
-			b.doubt(p.table, key.Num, at)
+		if err := lost.LookupAndDelete(key, &at); err == nil {
+			l.keys[key] = at
 		}
 	}
-	var all uint64
-	if err := b.t.objects.Variables["dropped_all"].Get(&all); err == nil && all > b.allLost {
-		b.allLost = all
-		for _, t := range b.tables {
-			b.doubtAll(t, all)
-		}
+	if err := b.t.objects.Variables["dropped_all"].Get(&at); err == nil && at > b.allLost {
+		b.allLost, l.all = at, at
 	}
-	b.told = dropped
-	b.resync()
+	l.at = bootNow()
+	return l
 }
 
 func (b *books) doubtAll(t *table, at uint64) {

@@ -89,7 +89,7 @@ func (t *Tracer) begin() error {
 		more := false
 		for tgid, p := range l.procs {
 			if !watched[tgid] && b.inScope(p, watched) {
-				if err := t.objects.Maps["watch"].Put(tgid, uint32(1)); err != nil {
+				if err := t.objects.Maps["watch"].Put(tgid, uint64(0)); err != nil {
 					return fmt.Errorf("watch process %d: %w", p.Visible, err)
 				}
 				watched[tgid], more = true, true
@@ -146,7 +146,7 @@ func (b *books) late(tgid uint32) *process {
 		return nil
 	}
 	if p, ok := l.procs[tgid]; ok && p.Files != 0 {
-		_ = b.t.objects.Maps["watch"].Put(tgid, uint32(1)) // without it, its descriptors cannot be compared
+		_ = b.t.objects.Maps["watch"].Put(tgid, uint64(0)) // without it, its descriptors cannot be compared
 		return b.meet(p, l, false)
 	}
 	return nil
@@ -173,6 +173,10 @@ func (b *books) compareAll(now uint64) {
 		for tgid, p := range b.live {
 			bits, ok := l.bits[tgid]
 			at := l.procs[tgid]
+			if (!ok || at.Files == 0 && p.table != nil) && p.since < l.at {
+				b.end(p, l.at) // its exit was not noted
+				continue
+			}
 			if ok && at.Files != 0 && b.tables[at.Files] == p.table && p.table != nil && !done[p.table] {
 				done[p.table] = true
 				b.compareTable(p, bits, at)
@@ -184,6 +188,9 @@ func (b *books) compareAll(now uint64) {
 // compareTable holds one table against the kernel's as it was at l.At.
 func (b *books) compareTable(p *process, bits bitmap, l listed) {
 	t := p.table
+	if t.copy != nil {
+		b.finish(t.copy)
+	}
 	complete := l.Bytes == l.Most
 	if l.Bytes == 0 {
 		return

@@ -27,6 +27,11 @@ type code struct {
 	unwinder *unwind.Unwinder
 	read     uint64                  // when the mappings were read, CLOCK_BOOTTIME in ns
 	stacks   map[string]leak.StackID // by the places
+	// execs tells when the process executed a program last, in the kernel's
+	// time; executed is when the one did whose events are being read. Where they
+	// differ the mappings are those of a later program.
+	execs    func() uint64
+	executed uint64
 	key      []byte
 }
 
@@ -44,7 +49,7 @@ func newCode(target *proc.Target, atlas *leak.Atlas, tables *tables) *code {
 
 // inherit makes a forked child's code that of its parent, until it is read.
 func (c *code) inherit(from *code) {
-	c.maps, c.modules, c.read = from.maps, from.modules, 0
+	c.maps, c.modules, c.read, c.executed = from.maps, from.modules, 0, 0
 	c.atlas.Update(c.maps)
 	if c.modules != nil {
 		c.unwinder = unwind.New(c.modules)
@@ -56,6 +61,9 @@ func (c *code) refresh() bool {
 	c.read = bootNow()
 	maps, err := c.target.Maps()
 	if err != nil || len(maps) == 0 {
+		return false
+	}
+	if c.execs() != c.executed {
 		return false
 	}
 	c.maps = maps
@@ -79,8 +87,8 @@ func (c *code) refresh() bool {
 }
 
 // replaced forgets the program: another one runs now.
-func (c *code) replaced() {
-	c.modules, c.unwinder, c.read = nil, nil, 0
+func (c *code) replaced(at uint64) {
+	c.modules, c.unwinder, c.read, c.executed = nil, nil, 0, at
 	clear(c.stacks)
 	c.refresh()
 }

@@ -37,11 +37,11 @@ func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink)
 	defer func() { b.cpu.Add(int64(threadTime() - before)) }()
 	synced := bootNow()
 	for ctx.Err() == nil && !b.over() {
-		if err := t.read(time.Now().Add(readEvery)); err != nil {
+		now, err := t.read(time.Now().Add(readEvery))
+		if err != nil {
 			return err
 		}
-		now := bootNow()
-		if now-synced > uint64(resyncEvery) {
+		if now > synced+uint64(resyncEvery) {
 			synced = now
 			b.resync()
 			b.sayFailures()
@@ -57,11 +57,13 @@ func (t *Tracer) finish() error {
 	// Twice, so that what came unseen has been seen for long enough.
 	for range 2 {
 		b.resync()
-		for end := bootNow() + grace + uint64(suspicion); bootNow() < end; {
-			if err := t.read(time.Now().Add(readEvery)); err != nil {
+		end := bootNow() + grace + uint64(suspicion)
+		for now := uint64(0); now < end; {
+			var err error
+			if now, err = t.read(time.Now().Add(readEvery)); err != nil {
 				return err
 			}
-			b.tick(bootNow())
+			b.tick(now)
 		}
 	}
 	for _, table := range b.tables {
@@ -73,24 +75,30 @@ func (t *Tracer) finish() error {
 	return nil
 }
 
-// read takes what is in the ring, and waits until then for more.
-func (t *Tracer) read(until time.Time) error {
+// read takes what is in the ring and waits until then for more. It gives the
+// time up to which all events have been taken.
+func (t *Tracer) read(until time.Time) (uint64, error) {
 	t.reader.SetDeadline(until)
 	var rec ringbuf.Record
 	var e event
-	for {
+	for n := 1; ; n++ {
+		// What the ring holds at the deadline is still read.
+		now := bootNow()
 		err := t.reader.ReadInto(&rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
+			return now, nil
 		}
 		if err != nil {
-			return fmt.Errorf("read events: %w", err)
+			return 0, fmt.Errorf("read events: %w", err)
 		}
 		tail, err := e.decode(rec.RawSample)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		t.books.event(&e, tail)
+		if n%256 == 0 && time.Now().After(until) {
+			return e.Exit, nil
+		}
 	}
 }
 
@@ -99,9 +107,9 @@ func (b *books) over() bool {
 	return b.t.o.Scope != Cgroup && b.target.tgid != 0 && b.live[b.target.tgid] != b.target
 }
 
-// tick does what waits for its time.
+// tick does what waits for its time. All events up to now have been taken.
 func (b *books) tick(now uint64) {
-	b.dropped()
+	b.dropped(now)
 	b.ripe(now)
 	b.compareAll(now)
 	n := 0

@@ -94,12 +94,13 @@ struct {
   NUMBER(max_entries, 1 << 24);
 } ring SEC(".maps");
 
+/* The watched processes, and when each executed a program last. */
 struct {
   NUMBER(type, HASH);
   NUMBER(max_entries, 1 << 16);
   NUMBER(map_flags, NO_PREALLOC);
   TYPE(key, u32);
-  TYPE(value, u32);
+  TYPE(value, u64);
 } watch SEC(".maps");
 
 struct {
@@ -525,12 +526,13 @@ SEC("raw_tracepoint") int exit_any(u64 *c) {
 
 SEC("raw_tracepoint") int on_fork(u64 *c) {
   struct task_struct *parent = (void *)c[0], *child = (void *)c[1];
-  u32 one = 1, tgid = pid_tgid() >> 32;
+  u64 never = 0;
+  u32 tgid = pid_tgid() >> 32;
   if (!family || !watched(tgid)) return 0;
   struct event e = {.exit = boot_ns(), .tgid = tgid, .tid = pid_tgid(), .kind = E_FORK};
   subject(&e, child);
   if (e.subject == tgid) return 0;
-  if (map_update(&watch, &e.subject, &one, ANY)) drop(tgid, -1);
+  if (map_update(&watch, &e.subject, &never, ANY)) drop(tgid, -1);
   struct files_struct *files = NULL;
   READ(files, parent->files);
   e.before = (u64)files;
@@ -551,6 +553,7 @@ SEC("raw_tracepoint") int on_exec(u64 *c) {
   struct event e = {.exit = boot_ns(), .tgid = tgid, .tid = pid_tgid(), .kind = E_EXEC};
   subject(&e, task);
   struct files_struct *files = NULL;
+  map_update(&watch, &tgid, &e.exit, ANY);
   READ(files, task->files);
   if (!put_table(&e, files)) drop(tgid, -1);
   return 0;
@@ -591,7 +594,7 @@ SEC("iter/task") int list(struct bpf_iter__task *c) {
   p.visible = visible_pid(task);
   u32 zero = 0;
   u8 *bits = map_lookup(&scratch, &zero);
-  u32 *in = map_lookup(&watch, &p.tgid);
+  u64 *in = map_lookup(&watch, &p.tgid);
   if (bits && in && files) {
     struct fdtable *fdt = NULL;
     u64 *from = NULL;
