@@ -39,7 +39,9 @@ func open(b *strings.Builder, s *section) {
 	}
 	short := len(d.List) == 0 && !onlyDescriptors(s)
 	wrap(b, "descriptors: ", inUse(t))
-	groups(b, t, short)
+	if !toldByFindings(t) {
+		groups(b, t, short)
+	}
 	limits(b, d, short)
 	failures(b, d, short)
 	if !short {
@@ -60,7 +62,11 @@ func onlyDescriptors(s *section) bool {
 	return !ended(t) && t.Allocator == "" && t.HeapBlocks == nil && s.rest == nil && !slices.ContainsFunc(s.findings, other)
 }
 
-func ofDescriptors(f *leak.Finding) bool { return f.Kind == leak.KindDescriptor.String() }
+// ofDescriptors reports whether a finding comes of the look at descriptors and
+// limits. What runs out may be of another kind.
+func ofDescriptors(f *leak.Finding) bool {
+	return f.Kind == leak.KindDescriptor.String() || strings.HasPrefix(f.Rule, "fd.")
+}
 
 // inUse writes "874 of 1,024 (RLIMIT_NOFILE, hard 524,288); +31/h; limit in 5 h".
 func inUse(t *leak.ReportTarget) string {
@@ -94,17 +100,17 @@ func groups(b *strings.Builder, t *leak.ReportTarget, short bool) {
 	if short {
 		most, openers = maxGroupsShort, maxOpenersShort
 	}
-	all := opened(t)
+	all := t.Descriptors.Groups
 	shown := all[:min(len(all), most)]
 	rows := make([]groupRow, len(shown))
 	width := 0
-	for i, g := range shown {
-		rows[i] = rowOf(g)
+	for i := range shown {
+		rows[i] = rowOf(&shown[i])
 		width = max(width, utf8.RuneCountInString(rows[i].what))
 	}
-	for i, g := range shown {
+	for i := range shown {
 		rows[i].write(b, width)
-		whoOpened(b, g, openers)
+		whoOpened(b, &shown[i], openers)
 	}
 	if len(all) == 0 && t.Descriptors.Open > 0 {
 		wrap(b, below, "none of them matches the filter")
@@ -113,8 +119,8 @@ func groups(b *strings.Builder, t *leak.ReportTarget, short bool) {
 		return
 	}
 	var rest uint64
-	for _, g := range all[most:] {
-		rest += g.Count
+	for i := range all[most:] {
+		rest += all[most+i].Count
 	}
 	text := "in " + counted(uint64(len(all)-most), "other group")
 	switch {
@@ -128,21 +134,11 @@ func groups(b *strings.Builder, t *leak.ReportTarget, short bool) {
 	wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(rest)), text)
 }
 
-// opened are the groups to show. Of a process that has ended they are those
-// that it was seen to open itself, where any was seen.
-func opened(t *leak.ReportTarget) []*leak.ReportDescriptorGroup {
-	var all, own []*leak.ReportDescriptorGroup
-	for i := range t.Descriptors.Groups {
-		g := &t.Descriptors.Groups[i]
-		all = append(all, g)
-		if len(g.Openers) > 0 {
-			own = append(own, g)
-		}
-	}
-	if ended(t) && len(own) > 0 {
-		return own
-	}
-	return all
+// toldByFindings reports whether the findings of a process that has ended name
+// what it had open: they do where it was seen who opened what.
+func toldByFindings(t *leak.ReportTarget) bool {
+	known := func(g leak.ReportDescriptorGroup) bool { return len(g.Openers) > 0 }
+	return ended(t) && slices.ContainsFunc(t.Descriptors.Groups, known)
 }
 
 // groupRow is the row of a group: "812  TCP CLOSE_WAIT to 10.0.0.5:5432, idle

@@ -101,21 +101,24 @@ func descriptors() map[string]*leak.Report {
 			Count: n, SiteCertainty: leak.CertaintyProved, Stack: stack, Evidence: []string{evidence}, Advice: []string{advice},
 		}
 	}
-	accumulating := finding("fd.accumulating", leak.SeverityGrowth, "TCP sockets", "TCP sockets from connect_db only accumulate", 24, connect,
-		"seen: 31 opened and 7 closed in 60 s; each third kept 8, 8, 8", "close it on every way out of query: the error path after db.c:140 returns without")
+	accumulating := finding("fd.accumulating", leak.SeverityGrowth, "sockets", "24 more sockets from connect_db after 60 s: they are not closed", 24, connect,
+		"seen: 31 opened and 7 closed; of each third of 60 s, 8, 8 and 8 are open still", "close it on every way out of query: the error path after db.c:140 returns without")
 	accumulating.Rate, accumulating.Exhaustion = &leak.Rate{CountPerHour: 1440}, &leak.Exhaustion{Limit: "RLIMIT_NOFILE", InS: 375}
 	accumulating.Related = []leak.Related{{What: leak.RelatedClosed, Count: 7, Stack: closer}}
-	waits := finding("fd.closewait", leak.SeverityRisk, "sockets in CLOSE_WAIT to 10.0.0.5:5432", "sockets to 10.0.0.5:5432 stay in CLOSE_WAIT", 812, connect,
-		"idle: 3 to 5 h", "close the socket when read returns 0")
+	waits := finding("fd.closewait", leak.SeverityRisk, "connections", "812 connections from connect_db in CLOSE_WAIT: the peer closed, this program did not", 812, connect,
+		"idle: no data for 3-5 h", "close the connection when read returns 0")
 	waits.Related = []leak.Related{{What: leak.RelatedClosed, Stack: closer}}
 	old := waits
 	old.Stack, old.Related, old.SiteCertainty = nil, nil, leak.CertaintyNone
-	failing := finding("fd.failing", leak.SeverityRisk, "calls of accept4", "accept4 fails with EMFILE", 1204, loop, "seen: 1,204 times in 60 s", "find what only accumulates; raise the limit meanwhile")
+	old.Title = "812 connections in CLOSE_WAIT: the peer closed, this program did not"
+	failing := finding("fd.failing", leak.SeverityRisk, "failed calls", "accept4 failed 1,204 times with EMFILE", 1204, loop, "why: the process has as many descriptors open as RLIMIT_NOFILE allows", "find what only accumulates; raise the limit meanwhile")
+	threads := finding("fd.failing", leak.SeverityRisk, "failed calls", "clone3 failed once with EAGAIN", 1, nil, "why: no more threads or processes are allowed", "see what starts threads")
+	threads.Kind = "thread"
 	nofile := finding("fd.limit", leak.SeverityRisk, "descriptors", "874 of 1,024 descriptors are in use", 874, nil, "limit: RLIMIT_NOFILE, hard 524,288",
 		"prlimit --pid 4711 --nofile=4096:524288 buys 4 d at this rate; LimitNOFILE=4096:524288 in the unit keeps it")
-	silent := finding("fd.silent", leak.SeverityNote, "connections to :8080", "connections to :8080 are silent", 18, nil, "idle: 1 to 9 h, both ways", "set SO_KEEPALIVE, or a timeout")
-	inherited := finding("fd.inherited", leak.SeverityNote, "files", "files were inherited and never used", 1, logs, "seen: no close-on-exec", "open it with O_CLOEXEC")
-	unclosed := finding("fd.unclosed", leak.SeverityGrowth, "files", "files from rotate were not closed", 3, logs, "held: until it exited: fd 3, 5, 6, /var/log/collectd/a.log", "close them where the others are closed")
+	silent := finding("fd.silent", leak.SeverityNote, "connections", "18 connections are silent: TCP ESTABLISHED from 22 peers to :8080", 18, nil, "idle: 1 to 9 h, both ways", "set SO_KEEPALIVE, or a timeout")
+	inherited := finding("fd.inherited", leak.SeverityNote, "inherited descriptors", "1 descriptor inherited and not used", 1, logs, "seen: no close-on-exec", "open it with O_CLOEXEC")
+	unclosed := finding("fd.unclosed", leak.SeverityGrowth, "files", "3 files from rotate not closed", 3, logs, "held: until it exited: fd 3, 5, 6, /var/log/collectd/a.log", "close them where the others are closed")
 	unclosed.Related = []leak.Related{{What: leak.RelatedClosed, Count: 4, Stack: logs}}
 	byClass := finding("fd.unclosed", leak.SeverityNote, "descriptors", "12 descriptors were not closed", 12, nil, "held: open at the exit and not at the start: 10 sockets, 2 files", "")
 	byClass.Stack, byClass.Advice = nil, nil
@@ -183,7 +186,7 @@ func descriptors() map[string]*leak.Report {
 	return map[string]*leak.Report{
 		"fds_run_two": {Targets: []leak.ReportTarget{with(ended, atExit), with(second, atExit)}, Observed: at(3), Findings: []leak.Finding{both}},
 		"fds":         {Targets: []leak.ReportTarget{with(bare, once)}, Observed: at(0.2), Findings: []leak.Finding{old}},
-		"fds_watched": {Targets: []leak.ReportTarget{with(bare, watched)}, Observed: at(60), Findings: []leak.Finding{accumulating, waits, failing, nofile}},
+		"fds_watched": {Targets: []leak.ReportTarget{with(bare, watched)}, Observed: at(60), Findings: []leak.Finding{accumulating, waits, failing, threads, nofile}},
 		"fds_all":     {Targets: []leak.ReportTarget{with(bare, &everything)}, Observed: at(60)},
 		"fds_few":     {Targets: []leak.ReportTarget{with(bare, &leak.ReportDescriptors{Open: 1, Groups: rest[4:5:5]})}, Observed: at(0.1), Findings: []leak.Finding{silent, inherited}},
 		"fds_filter":  {Targets: []leak.ReportTarget{with(bare, &leak.ReportDescriptors{Open: 874, Limits: []leak.ReportLimit{own}})}, Observed: at(0.1)},
