@@ -65,6 +65,14 @@ func (t *tracer) attendItself(turn func()) error {
 	return nil
 }
 
+// easeTracer takes back the hurry of a stop where the tracing thread has none
+// otherwise.
+func (s *Stop) easeTracer() {
+	if s.tracer.turn != nil {
+		s.tracer.ease()
+	}
+}
+
 // nudge ends a wait of the tracing thread. It is done again until it helps,
 // since the signal may come just before the wait.
 func (t *tracer) nudge() { _ = unix.Tgkill(unix.Getpid(), t.tid, wakeUp) }

@@ -168,11 +168,13 @@ func (f *Family) beginWatch(m *member) error {
 // killAll ends all processes and waits until they are gone.
 func (f *Family) killAll() {
 	deadline := time.Now().Add(afterwards)
+	killed := map[int]bool{}
 	for left := 1; left > 0 && time.Now().Before(deadline); {
 		f.tracer.do(func() {
 			// Again each time: what a process made before it died comes late.
 			for pid := range f.members {
 				_ = unix.Kill(pid, unix.SIGKILL) // it is not reaped yet, so the number is its own
+				killed[pid] = true
 			}
 			for _, tr := range f.tracees {
 				if tr.state != runs {
@@ -186,6 +188,9 @@ func (f *Family) killAll() {
 				breathe(1 << 10)
 			}
 		})
+	}
+	for pid := range killed { // those whose parents did not live to reap them are stanch's own
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil)
 	}
 }
 

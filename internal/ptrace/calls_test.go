@@ -292,7 +292,11 @@ func TestWatchAccept(t *testing.T) {
 // nothing behind.
 func TestWatchClose(t *testing.T) {
 	f := watched(t, newNotes(), nil, build(t, "watched", "-static"), "tree", "wait")
-	go followed(t, f, nil)
+	go func() {
+		for e := range f.Events() {
+			_ = f.Resume(e.Target) // it may be closed by now
+		}
+	}()
 	pids := treeOf(t, f.PID())
 	f.Close()
 	for _, pid := range pids {

@@ -70,11 +70,15 @@ func (s *Stop) order(tid int) int {
 // begin runs on the tracing thread. After an error nothing is held but what
 // the end of that thread lets go.
 func (s *Stop) begin(ctx context.Context) error {
+	if s.tracer.turn != nil {
+		s.tracer.hurry()
+	}
 	err := s.hold(ctx)
 	if err == nil {
 		err = s.open()
 	}
 	if err != nil {
+		s.easeTracer()
 		for _, th := range s.threads {
 			if th.state == stopped {
 				_ = s.letGoOn(th) // fails for one that was killed, and only then

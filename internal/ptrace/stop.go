@@ -187,6 +187,7 @@ func (s *Stop) release(why error) error {
 			err = fmt.Errorf("detach from thread %d: %w", t.TID, e)
 		}
 	}
+	s.easeTracer()
 	step("released")
 	s.pause.Store(int64(time.Since(s.began)))
 	return errors.Join(err, s.mem.Close())
