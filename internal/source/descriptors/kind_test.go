@@ -158,7 +158,7 @@ func TestEpollIsLeftAlone(t *testing.T) {
 // machine allows so many.
 func TestMany(t *testing.T) {
 	var made int
-	target := play(t, &made, nil, "many", "100000")
+	target := play(t, &made, nil, "many", "100000", "mixed")
 	start := time.Now()
 	s := scan(t, target)
 	t.Logf("%d descriptors in %v", made, time.Since(start).Round(time.Millisecond))
@@ -180,16 +180,20 @@ func TestMany(t *testing.T) {
 // BenchmarkScan looks at a process with as many descriptors as the machine
 // allows, 100,000 at most.
 func BenchmarkScan(b *testing.B) {
-	var made int
-	target := play(b, &made, nil, "many", "100000")
-	before := cpu(b)
-	for b.Loop() {
-		if err := (&Lister{Clock: proc.NewClock()}).Scan(context.Background(), target, leak.Ignore{}); err != nil {
-			b.Fatal(err)
-		}
+	for _, kind := range []string{"mixed", "tcp"} {
+		b.Run(kind, func(b *testing.B) {
+			var made int
+			target := play(b, &made, apart, "many", "100000", kind)
+			before := cpu(b)
+			for b.Loop() {
+				if err := (&Lister{Clock: proc.NewClock()}).Scan(context.Background(), target, leak.Ignore{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(made), "ns/descriptor")
+			b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N)/float64(made), "cpu-ns/descriptor")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(made), "ns/descriptor")
-	b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N)/float64(made), "cpu-ns/descriptor")
 }
 
 // cpu is the processor time this process has used.

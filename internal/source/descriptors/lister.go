@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"stanch/internal/leak"
@@ -105,7 +106,7 @@ func (w *watcher) run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		next := w.Clock.Now() + w.parts()[0].every
+		next := time.Duration(math.MaxInt64)
 		for i := range parts {
 			p := &parts[i]
 			start := w.Clock.Now()

@@ -45,6 +45,9 @@ func (n netText) lines(name string, each func(f []string) error) error {
 }
 
 func (n netText) inet(p *protocol, each func(*inetSocket)) error {
+	if len(p.files) == 0 {
+		return fmt.Errorf("%s sockets: /proc/%d/net does not list them", p.name, n.target.ID.PID)
+	}
 	for _, name := range p.files {
 		err := n.lines(name, func(f []string) error {
 			s, err := parseInetLine(p, f)

@@ -10,7 +10,7 @@ import (
 type protocol struct {
 	name   string
 	number uint32   // IPPROTO_*
-	files  []string // below /proc/PID/net
+	files  []string // below /proc/PID/net; none for those it does not list
 	states bool     // it has states
 }
 

@@ -94,17 +94,28 @@ func play(t testing.TB, facts any, change func(*exec.Cmd), role string, args ...
 	return target
 }
 
-// many opens as many descriptors as it is told, a third each of sockets, files
-// and eventfds, as far as its limit allows.
+// many opens as many descriptors as it is told, as far as its limit allows: a
+// third each of unix sockets, files and eventfds, or TCP connections.
 func many(args []string) {
 	want := must(strconv.Atoi(args[0]))
 	var limit unix.Rlimit
 	check(unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	limit.Max = max(limit.Max, uint64(want)+100)
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit.Max, Max: limit.Max}) != nil {
-		check(unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)) // it may not be raised here
-		check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit.Max, Max: limit.Max}))
+	most := max(limit.Max, uint64(want)+100)
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}) != nil {
+		check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit.Max, Max: limit.Max})) // it may not be raised here
 		want = min(want, int(limit.Max)-100)
+	}
+	if args[1] == "tcp" {
+		loopbackUp()
+		keep := &holder{sockets: map[string]fact{}}
+		for made := 0; made < want; {
+			l := keep.listen("127.0.0.1:0")
+			for made++; made < want && len(kept)%20_001 != 0; made += 2 {
+				keep.pair(l)
+			}
+		}
+		ready(want)
+		return
 	}
 	for i := range want {
 		switch i % 3 {

@@ -181,8 +181,11 @@ func checkDenied(t *testing.T, made stage, target *proc.Target) {
 	if r.Error != "" {
 		t.Fatal(r.Error)
 	}
-	if len(r.Seen.Gaps) != 1 || !strings.Contains(r.Seen.Gaps[0].What, "CAP_SYS_ADMIN") {
-		t.Errorf("gaps: %+v", r.Seen.Gaps)
+	if g := r.Seen.Gaps; len(g) != 2 || !strings.Contains(g[0].What, "CAP_SYS_ADMIN") || !strings.Contains(g[1].What, "mptcp sockets") {
+		t.Errorf("gaps: %+v", g)
+	}
+	if sock := r.Seen.open()[made.Sockets["multipath"].Num].Socket; sock.State != "" {
+		t.Errorf("without a table the state of a socket is %s", sock.State)
 	}
 	for name, f := range made.Sockets {
 		if f.State == "CLOSE" && f.Local == "" || f.Protocol == "netlink" {

@@ -3,6 +3,7 @@ package descriptors
 import (
 	"bufio"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -170,4 +171,15 @@ func mapCount(t *testing.T, target *proc.Target) uint64 {
 		t.Fatal(err)
 	}
 	return uint64(strings.Count(string(b), "\n") - strings.Count(string(b), "[vsyscall]"))
+}
+
+// TestCancelled holds that a look that is not wanted any more ends with the
+// reason and not with half a listing.
+func TestCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s := &seen{}
+	if err := (&Lister{Clock: proc.NewClock()}).Scan(ctx, self(t), s); !errors.Is(err, context.Canceled) || len(s.Lists) != 0 {
+		t.Errorf("%v, %d listings", err, len(s.Lists))
+	}
 }
