@@ -21,9 +21,9 @@ type Watched struct {
 
 // Watch makes a Family tell of chosen system calls, those of raw syscall
 // instructions too. A seccomp filter (SECCOMP_RET_TRACE) stops a thread at the
-// chosen calls only; all others cost what they did before. Each stop costs
-// about 3 microseconds and two more at least until the program goes on; a call
-// whose end is asked for has two.
+// chosen calls only; all others cost what they did before. A stop takes as long
+// as the kernel needs to change to stanch and back, and 4 microseconds of work;
+// a call whose end is asked for has two.
 //
 // It is the last resort, for what it does to the program:
 //

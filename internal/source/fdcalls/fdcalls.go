@@ -4,11 +4,11 @@
 // right beyond tracing. It is the last resort: see ptrace.Watch for what a
 // watched program may no longer do.
 //
-// Between a call and its answer is a change from the program to stanch and
-// back. An open has two, a close one: together they take 10 to 20 microseconds
-// where a change of processes takes 3, and took 40 to 60 where strace
-// (--seccomp-bpf, no stacks) took 50 (measured, kernel 6.18 in a virtual machine
-// with two processors, 2.5 to 3.5 without). Other calls take no longer.
+// Each stop is a change from the program to stanch and back. An open has two, a
+// close one: such a pair, with both stacks, took 50 microseconds in a virtual
+// machine with two processors, where strace (--seccomp-bpf, no stacks) took 55
+// to 65 and the bare calls 3 to 7 (kernel 6.18); up to 120 when the scheduler
+// kept the two on different processors. Other calls take no longer than before.
 package fdcalls
 
 import (

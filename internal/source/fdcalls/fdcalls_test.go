@@ -2,6 +2,7 @@ package fdcalls
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,53 @@ func TestExhaust(t *testing.T) {
 		if _, has := open[20]; pid != s.family.PID() && (has || open[10].Call != "exec" || !s.inStack(open[10].Stack, "kept_pair")) {
 			t.Errorf("the child has %v", open)
 		}
+	}
+}
+
+// TestShared has a process that shares its table with its parent.
+func TestShared(t *testing.T) {
+	s := run(t, compile(t, "exhaust", "-static"), "share")
+	s.wait()
+	calls := map[string]int{}
+	for num, a := range s.last[s.family.PID()] {
+		if s.inStack(a.Stack, "shared_table") {
+			calls[a.Call]++
+		} else if a.Call != "exec" {
+			t.Errorf("%d: %q by %v", num, a.Call, s.functions(a.Stack))
+		}
+	}
+	if want := map[string]int{"clone": 1, "openat": 1, "dup": 1}; !maps.Equal(calls, want) {
+		t.Errorf("kept %v", calls)
+	}
+}
+
+// TestPrograms has programs of everyday, which start others in their own ways.
+func TestPrograms(t *testing.T) {
+	const python = `
+import os, socket, subprocess, threading, tempfile
+def work():
+    for i in range(20):
+        with tempfile.TemporaryFile() as f: f.write(b"x")
+        subprocess.run(["/bin/true"], close_fds=bool(i % 2), stdout=subprocess.PIPE)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for t in threads: t.start()
+for t in threads: t.join()
+a, b = socket.socketpair()
+socket.send_fds(a, [b"x"], [0, 1, 2])
+kept = socket.recv_fds(b, 1, 3)
+`
+	for _, args := range [][]string{
+		{"/usr/bin/python3", "-c", python},
+		{"/bin/bash", "-c", "for i in 1 2 3; do ls / | sort | (exec 9<&0; cat <&9) | wc -l; done >/dev/null; exec 7</dev/null; (sleep 0 &) ; exec /bin/true"},
+	} {
+		t.Run(filepath.Base(args[0]), func(t *testing.T) {
+			s := run(t, args[0], args[1:]...)
+			s.wait()
+			if n := s.books.acquired["received"]; filepath.Base(args[0]) == "python3" && n != 3 {
+				t.Errorf("%d received", n)
+			}
+			t.Logf("%d processes; came %v, went %v", len(s.last), s.books.acquired, s.books.released)
+		})
 	}
 }
 
@@ -137,6 +185,20 @@ func TestGo(t *testing.T) {
 	}
 	if files != 7 || sockets < 10 {
 		t.Errorf("%d files and %d sockets: %v", files, sockets, s.last[s.family.PID()])
+	}
+}
+
+// TestGoSpawns has a Go program that starts others from several goroutines,
+// which gives it a descriptor for each (CLONE_PIDFD).
+func TestGoSpawns(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := run(t, self, spawnsWord)
+	s.wait()
+	if n := s.books.acquired["clone"] + s.books.acquired["clone3"] + s.books.acquired["pidfd_open"]; n < 40 {
+		t.Errorf("%d descriptors for processes; came %v, went %v", n, s.books.acquired, s.books.released)
 	}
 }
 

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -28,6 +30,19 @@ __attribute__((noinline)) static int kept_pair(void) {
   return r ? r : dup2(p[0], 20) - 20;
 }
 
+/* A child that shares the table opens two and closes one of its parent's; the
+ * parent keeps a descriptor for it. */
+__attribute__((noinline)) static int shared_table(void) {
+  int pidfd = -1, status, mine = open("/dev/null", O_RDONLY);
+  long p = syscall(SYS_clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, &pidfd, 0, 0);
+  if (p == 0) {
+    int a = open("/dev/zero", O_RDONLY), b = dup(a);
+    _exit(a < 0 || b < 0 || close(mine));
+  }
+  if (p < 0 || waitpid((pid_t)p, &status, 0) != p || status || pidfd < 0) return 1;
+  return close(mine) != -1;
+}
+
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -43,6 +58,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s: %.0f ns for a pair\n", argv[2], (now() - from) / n);
     return 0;
   }
+  if (argc > 1 && !strcmp(argv[1], "share")) return shared_table();
   if (setrlimit(RLIMIT_NOFILE, &limit)) return 1;
   if (open_too_many(40) < 10) return 2;
   if (close_all()) return 3;
