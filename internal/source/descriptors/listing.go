@@ -22,7 +22,7 @@ func (w *watcher) list(ctx context.Context) error {
 		return err
 	}
 	if found.Unasked > 0 {
-		w.gap("close-on-exec of %d epoll descriptors was not read, since that would hold up a program that watches so many; it is taken to be set", found.Unasked)
+		w.gap("close-on-exec of epoll descriptors was not read, since that would hold up a program that has so many descriptors; it is taken to be set")
 	}
 	j := join{watcher: w, open: found.Open, sockets: map[uint64]*leak.Socket{}, names: map[uint64]string{}, blind: map[string]bool{}}
 	for i := range j.open {
@@ -69,8 +69,9 @@ func (j *join) all(ctx context.Context) (*tcpTable, error) {
 	from, why := ns.tables()
 	defer from.close()
 	if why != nil {
-		j.gap("the sockets were read from /proc/%d/net, since the kernel refused to tell of this network namespace (%v; CAP_SYS_ADMIN is needed): "+
-			"not known are the times of the last data, backlogs of listening sockets, the other ends of unix sockets, and the limits of the namespace", j.target.ID.PID, why)
+		j.gap("the sockets were read from /proc/%d/net, since the kernel did not tell of this network namespace (%v%s): "+
+			"not known are the times of the last data, backlogs of listening sockets, the other ends of unix sockets, and the limits of the namespace",
+			j.target.ID.PID, why, ns.needs())
 	}
 	tcp := &tcpTable{listening: map[uint16]bool{}, out: map[wayPort]struct{}{}}
 	j.table(protoTCP.name, from.inet(protoTCP, func(s *inetSocket) {

@@ -53,6 +53,14 @@ func (n *namespace) close() {
 	}
 }
 
+// needs says what would help, for a sentence.
+func (n *namespace) needs() string {
+	if n.denied == nil {
+		return ""
+	}
+	return "; CAP_SYS_ADMIN is needed to enter it"
+}
+
 // inside runs f in the namespace, in a thread that is back in ours afterwards.
 func (n *namespace) inside(f func()) error {
 	if n.denied != nil {
