@@ -18,6 +18,7 @@ var Accumulating = &Detector{
 // detectors.
 type fds struct {
 	entries []*fdEntry
+	groups  []*fdGroup
 	sites   []*fdSite
 	// Of the growth of all, what other findings explain, an hour.
 	explained float64
@@ -27,8 +28,8 @@ type fds struct {
 
 func (p *Pass) fds() *fds {
 	if p.shared.fds == nil {
-		entries := fdEntries(p.names, p.Proc)
-		p.shared.fds = &fds{entries: entries, sites: fdSites(p.names, p.Proc, entries), closing: map[string]bool{}}
+		entries, groups := fdEntries(p.names, p.Proc)
+		p.shared.fds = &fds{entries: entries, groups: groups, sites: fdSites(p.names, p.Proc, entries), closing: map[string]bool{}}
 	}
 	return p.shared.fds
 }
@@ -44,11 +45,14 @@ func (d *fds) explains(f *leak.Finding) {
 	}
 }
 
+// over reports whether nothing more can come of the process's descriptors.
+func (p *Pass) over() bool { return p.Proc.Ended() || p.Proc.Exited }
+
 // watchedFDs is for how long the descriptors of the process were watched.
 func (p *Pass) watchedFDs() time.Duration { return p.Proc.LastAt - max(p.Proc.FirstAt, 0) }
 
 func accumulating(p *Pass) {
-	if p.Proc.Ended() {
+	if p.over() {
 		return // fd.unclosed lists them
 	}
 	window := p.watchedFDs()

@@ -33,7 +33,7 @@ type waiting struct {
 }
 
 func closeWait(p *Pass) {
-	if p.Proc.Ended() || p.Proc.ListedAt < 0 {
+	if p.over() || p.Proc.ListedAt < 0 {
 		return
 	}
 	for _, w := range waitings(p) {
@@ -70,7 +70,8 @@ func closeWait(p *Pass) {
 func waitings(p *Pass) []*waiting {
 	byKey := map[string]*waiting{}
 	var out []*waiting
-	start, window := max(p.Proc.FirstAt, 0), p.Proc.ListedAt-max(p.Proc.FirstAt, 0)
+	start := firstListing(p)
+	window := p.Proc.ListedAt - start
 	for _, e := range p.fds().entries {
 		if e.Socket == nil || e.Socket.State != "CLOSE_WAIT" {
 			continue
@@ -95,6 +96,18 @@ func waitings(p *Pass) []*waiting {
 	}
 	slices.SortStableFunc(out, func(a, b *waiting) int { return cmp.Compare(len(b.entries), len(a.entries)) })
 	return out
+}
+
+// firstListing is the first listing that the open descriptors tell of: the
+// standard ones are as old as the process.
+func firstListing(p *Pass) time.Duration {
+	first := p.Proc.ListedAt
+	for i := range p.Proc.Open {
+		if at := p.Proc.Open[i].SeenAt; at >= 0 {
+			first = min(first, at)
+		}
+	}
+	return first
 }
 
 // grows reports whether connections came into the state, and stayed there, in

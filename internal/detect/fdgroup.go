@@ -27,12 +27,14 @@ type fdEntry struct {
 	call      string // how it came, as sure as site
 }
 
-// fdEntries describes all open descriptors of a process and finds who opened
-// them.
-func fdEntries(n *names, p *ledger.Process) []*fdEntry {
+// fdEntries describes all open descriptors of a process, finds who opened them,
+// and puts together what is alike.
+func fdEntries(n *names, p *ledger.Process) (entries []*fdEntry, groups []*fdGroup) {
+	all := make([]fdEntry, len(p.Open))
 	out := make([]*fdEntry, 0, len(p.Open))
 	for i := range p.Open {
-		e := &fdEntry{OpenDescriptor: &p.Open[i], certainty: leak.CertaintyNone}
+		e := &all[i]
+		e.OpenDescriptor, e.certainty = &p.Open[i], leak.CertaintyNone
 		if s := e.Socket; s != nil {
 			e.protocol, e.local, e.peer = protocolWord(s.Protocol), unmapped(s.Local), unmapped(s.Peer)
 		}
@@ -43,8 +45,9 @@ func fdEntries(n *names, p *ledger.Process) []*fdEntry {
 	}
 	sides(out)
 	pathPatterns(out)
-	attribute(n, p, out)
-	return out
+	groups = groupsOf(out)
+	attribute(n, p, groups)
+	return out, groups
 }
 
 func protocolWord(p string) string {
@@ -57,6 +60,9 @@ func protocolWord(p string) string {
 
 // unmapped writes an IPv4 address in an IPv6 socket as what it is.
 func unmapped(address string) string {
+	if !strings.Contains(strings.ToLower(address), "::ffff:") {
+		return address
+	}
 	a, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return address
@@ -85,7 +91,7 @@ const manyPeers = 3
 func sides(entries []*fdEntry) {
 	type end struct{ protocol, port string }
 	listens := map[end]bool{}
-	peers := map[end]map[string]bool{}
+	peers := map[end][]string{} // manyPeers of them at most
 	for _, e := range entries {
 		if e.Socket == nil || port(e.local) == "" {
 			continue
@@ -95,10 +101,9 @@ func sides(entries []*fdEntry) {
 		case e.Socket.State == "LISTEN":
 			listens[at] = true
 		case e.peer != "":
-			if peers[at] == nil {
-				peers[at] = map[string]bool{}
+			if known := peers[at]; len(known) < manyPeers && !slices.Contains(known, e.peer) {
+				peers[at] = append(known, e.peer)
 			}
-			peers[at][e.peer] = true
 		}
 	}
 	for _, e := range entries {
@@ -171,6 +176,7 @@ type fdGroup struct {
 	local, peer, name     string // what they have in common
 	deleted               bool
 	entries               []*fdEntry
+	from                  []string // hosts, once they were asked for
 }
 
 // groupsOf puts together what is alike, the largest group first.
@@ -239,12 +245,15 @@ func (g *fdGroup) what() string {
 
 // hosts are the other sides of a server's connections, each once.
 func (g *fdGroup) hosts() []string {
-	var out []string
-	for _, e := range g.entries {
-		out = append(out, host(e.peer))
+	if g.from == nil {
+		out := make([]string, 0, len(g.entries))
+		for _, e := range g.entries {
+			out = append(out, host(e.peer))
+		}
+		slices.Sort(out)
+		g.from = slices.Compact(out)
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return g.from
 }
 
 // what says what one descriptor is.

@@ -29,7 +29,7 @@ const selectMax = 1024
 const openMax = 1 << 20
 
 func nearLimits(p *Pass) {
-	if p.Proc.Ended() {
+	if p.over() {
 		return
 	}
 	for i := range p.Proc.Usages {
@@ -37,7 +37,7 @@ func nearLimits(p *Pass) {
 		if u.Max == 0 || memoryUsage(u.Name) {
 			continue // limit.memory says those
 		}
-		t, grows := usageGrowth(u)
+		t, grows := rising(u.Points)
 		var x *leak.Exhaustion
 		if grows && t.grown >= leastDescriptors {
 			if in := left(u) / t.perHour * 3600; in < soon.Seconds() {

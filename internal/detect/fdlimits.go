@@ -25,7 +25,7 @@ func fdLimits(p *ledger.Process) []leak.ReportLimit {
 		if rate, ok := usageRate(u); ok {
 			l.RatePerHour = ptr(rate)
 		}
-		if r, ok := usageGrowth(u); ok && u.Max > 0 && !p.Ended() {
+		if r, ok := rising(u.Points); ok && u.Max > 0 && !p.Ended() {
 			if in := left(u) / r.perHour * 3600; in <= farthest.Seconds() {
 				l.InS = ptr(in)
 			}
@@ -94,20 +94,6 @@ func usageRate(u *ledger.UsageSeries) (float64, bool) {
 		return t.perHour, true
 	}
 	return slope(first, last), true
-}
-
-// usageGrowth is the trend of a use that grows. Where it was read too seldom
-// for one, its ends tell.
-func usageGrowth(u *ledger.UsageSeries) (trend, bool) {
-	if len(u.Points) >= trendPoints {
-		return rising(u.Points)
-	}
-	rate, ok := usageRate(u)
-	if !ok || rate <= 0 {
-		return trend{}, false
-	}
-	first, last := u.Points[0], u.Points[len(u.Points)-1]
-	return trend{grown: last.Value - first.Value, perHour: rate, low: rate, high: rate, watch: last.At - first.At}, true
 }
 
 // fdExhaustion says when the limit on descriptors comes at a rate; nil when

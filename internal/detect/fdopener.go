@@ -11,8 +11,8 @@ import (
 // the place that opened nearly all others of the group since; or, where none
 // of the group was seen to be opened, the only place that was seen to make
 // such descriptors at all.
-func attribute(n *names, p *ledger.Process, entries []*fdEntry) {
-	for _, g := range groupsOf(entries) {
+func attribute(n *names, p *ledger.Process, groups []*fdGroup) {
+	for _, g := range groups {
 		s, call := g.opener()
 		if s == nil {
 			s, call = onlyMaker(n, p, g)

@@ -23,13 +23,17 @@ func DescriptorsOf(v *ledger.View, p *ledger.Process, c Config, all bool) *leak.
 		return nil
 	}
 	n := newNames(v, &c)
-	entries := fdEntries(n, p)
+	entries, groups := fdEntries(n, p)
 	out := &leak.ReportDescriptors{Open: uint64(len(entries)), Limits: fdLimits(p)}
-	entries = slices.DeleteFunc(entries, func(e *fdEntry) bool { return !e.wanted(&c) })
-	for _, g := range groupsOf(entries) {
+	if c.Peer != "" || c.Module != "" {
+		entries = slices.DeleteFunc(entries, func(e *fdEntry) bool { return !e.wanted(&c) })
+		groups = groupsOf(entries)
+	}
+	for _, g := range groups {
 		out.Groups = append(out.Groups, g.report())
 	}
 	if all {
+		out.List = make([]leak.ReportDescriptor, 0, len(entries))
 		for _, e := range entries {
 			out.List = append(out.List, e.report(v))
 		}
@@ -53,8 +57,8 @@ func (g *fdGroup) report() leak.ReportDescriptorGroup {
 		What: g.what(), Kind: g.kind, Protocol: g.protocol, State: g.state, Peer: g.peer,
 		Count: uint64(len(g.entries)), Openers: openersOf(g.entries),
 	}
-	if hosts := g.hosts(); g.server && len(hosts) == 1 {
-		r.Peer = hosts[0]
+	if g.server && len(g.hosts()) == 1 {
+		r.Peer = g.hosts()[0]
 	}
 	type file struct{ dev, inode uint64 }
 	files := map[file]bool{}

@@ -146,12 +146,13 @@ func fdGrowth(p *Pass) float64 {
 	return grown
 }
 
-// missedCalls is how many calls on descriptors were missed.
+// missedCalls is how many calls on descriptors were missed. A gap that is of
+// descriptors only says that the openers of some are unknown.
 func missedCalls(p *Pass) uint64 {
 	var n uint64
 	for i := range p.View.Gaps {
 		g := &p.View.Gaps[i]
-		if g.Source == "fdtrace" && (g.Proc == p.Proc.ID || g.Proc == leak.ProcID{}) {
+		if (g.Source == "fdtrace" || g.Source == "fdcalls") && !strings.HasPrefix(g.What, "descriptors ") && (g.Proc == p.Proc.ID || g.Proc == leak.ProcID{}) {
 			n += g.Lost
 		}
 	}

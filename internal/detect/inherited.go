@@ -26,7 +26,7 @@ const (
 func inherited(p *Pass) {
 	// Where no call on any descriptor was seen, none was looked for.
 	used := func(e *fdEntry) bool { return e.Use != nil }
-	if p.Proc.TracedAt < 0 || !slices.ContainsFunc(p.fds().entries, used) || missedCalls(p) > 0 {
+	if p.Proc.TracedAt < 0 || p.Proc.Exited && !p.Proc.Ended() || !slices.ContainsFunc(p.fds().entries, used) || missedCalls(p) > 0 {
 		return
 	}
 	var idle []*fdEntry

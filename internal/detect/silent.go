@@ -23,10 +23,10 @@ const (
 )
 
 func silent(p *Pass) {
-	if p.Proc.Ended() || p.Proc.ListedAt < 0 {
+	if p.over() || p.Proc.ListedAt < 0 {
 		return
 	}
-	for _, g := range groupsOf(p.fds().entries) {
+	for _, g := range p.fds().groups {
 		if g.state != "ESTABLISHED" {
 			continue
 		}
@@ -41,7 +41,7 @@ func silent(p *Pass) {
 		}
 		n := uint64(len(quiet))
 		of := *g
-		of.entries = quiet
+		of.entries, of.from = quiet, nil
 		f := leak.Finding{
 			Severity: leak.SeverityNote, Kind: leak.KindDescriptor.String(), What: "connections", Count: n, SiteCertainty: leak.CertaintyNone,
 			Key: g.key(), NameKey: g.key(),
@@ -59,6 +59,9 @@ func silent(p *Pass) {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("idle: no data either way for %s; %s of the group are not", leak.FormatDurations(low, high), leak.FormatCount(uint64(len(g.entries))-n)))
 		if s, _ := of.opener(); s != nil {
 			f.Stack, f.Site, f.SiteCertainty = s.stack, s.line, leak.CertaintyLikely
+			if only := onlySite(quiet); only != nil && only.key == s.key {
+				f.SiteCertainty = certaintyOf(quiet)
+			}
 		}
 		p.Report(f)
 	}

@@ -28,7 +28,7 @@ func unclosed(p *Pass) {
 }
 
 // unclosedByOpener lists every descriptor that the program opened itself, and
-// nothing that it was given when it began.
+// nothing that it was given when it began, or later by whom nobody saw.
 func unclosedByOpener(p *Pass) {
 	type left struct {
 		site    *site
@@ -37,7 +37,7 @@ func unclosedByOpener(p *Pass) {
 	byKey := map[string]*left{}
 	var all []*left
 	for _, e := range p.fds().entries {
-		if e.Call == "" || inheritedCall(e.Call) {
+		if e.Call == "" || inheritedCall(e.Call) || e.Call == "received" && e.site == nil {
 			continue
 		}
 		key := ""

@@ -19,13 +19,12 @@ type descriptors struct {
 	held     map[uint64]heldDescriptor
 	openers  map[openKey]*opener
 	uses     map[uint64]leak.Use
+	exited   bool   // the process has ended
 	older    uint64 // closed ones that were open before the tracer came
 
 	listedAt time.Duration // negative when nothing was listed
 	listed   []listedDescriptor
-	// When a number was last opened or closed, as far as it is after the
-	// listing: what that shows there is gone.
-	changed map[uint64]time.Duration
+	changed  map[uint64]change // numbers that were opened or closed after it
 }
 
 // heldDescriptor is a descriptor that a tracer saw come and not go.
@@ -34,6 +33,9 @@ type heldDescriptor struct {
 	by   *opener
 	gone bool // a listing showed that it was closed
 }
+
+// change is when a number was last opened and closed; negative when it was not.
+type change struct{ opened, closed time.Duration }
 
 type openKey struct {
 	stack leak.StackID
@@ -72,7 +74,7 @@ const dataSlack = time.Second
 func newDescriptors() descriptors {
 	return descriptors{
 		firstAt: -1, tracedAt: -1, listedAt: -1, held: map[uint64]heldDescriptor{}, openers: map[openKey]*opener{},
-		uses: map[uint64]leak.Use{}, changed: map[uint64]time.Duration{},
+		uses: map[uint64]leak.Use{}, changed: map[uint64]change{},
 	}
 }
 
@@ -112,6 +114,7 @@ func (d *descriptors) acquire(a leak.Acquire) {
 	num := a.Ref.ID
 	h := heldDescriptor{record: record{at: a.At, stack: a.Stack, weight: 1, last: math.MaxUint16, exact: a.Exact}}
 	k := openKey{a.Stack, a.Call}
+	replaced := false
 	if old, known := d.held[num]; known {
 		if (old.at-a.At).Abs() <= clockSlack(a.At) && old.by.openKey == k {
 			return // said again
@@ -121,6 +124,7 @@ func (d *descriptors) acquire(a leak.Acquire) {
 			h.stack, k.stack = old.stack, old.stack
 		}
 		d.close(num, old, leak.Release{})
+		replaced = a.Call != "exec"
 	}
 	h.by = d.opener(k)
 	h.by.opened++
@@ -129,12 +133,16 @@ func (d *descriptors) acquire(a leak.Acquire) {
 		delete(d.uses, num)
 	}
 	if a.Call != "exec" {
-		d.change(num, a.At)
+		d.change(num, a.At, replaced)
 	}
 }
 
 func (d *descriptors) release(r leak.Release) {
 	d.traced(r.At)
+	if r.Call == "exit" {
+		d.exited = true
+		return // the kernel closes what the program did not
+	}
 	num := r.Ref.ID
 	if h, known := d.held[num]; known {
 		d.close(num, h, r)
@@ -142,15 +150,33 @@ func (d *descriptors) release(r leak.Release) {
 		d.older++
 	}
 	delete(d.uses, num)
-	d.change(num, r.At)
+	d.change(num, r.At, true)
 }
 
-// change notes that a number stands for something else than the last listing
-// shows, unless that is later.
-func (d *descriptors) change(num uint64, at time.Duration) {
-	if at > d.listedAt {
-		d.changed[num] = max(d.changed[num], at)
+// change notes that a number was closed, or else opened, unless the last
+// listing is later.
+func (d *descriptors) change(num uint64, at time.Duration, closed bool) {
+	if at <= d.listedAt {
+		return
 	}
+	c, known := d.changed[num]
+	if !known {
+		c = change{-1, -1}
+	}
+	if closed {
+		c.closed = max(c.closed, at)
+	} else {
+		c.opened = max(c.opened, at)
+	}
+	d.changed[num] = c
+}
+
+// outdated reports whether a number stands for something else than the last
+// listing shows. One that was opened while that was being read, and was not
+// closed since it began, is what it shows.
+func (d *descriptors) outdated(num uint64) bool {
+	c, known := d.changed[num]
+	return known && (c.closed > d.listedAt || c.opened > d.listedAt+listingTime)
 }
 
 // close takes a descriptor out of the books of who opened it.
@@ -175,7 +201,8 @@ func (d *descriptors) close(num uint64, h heldDescriptor, r leak.Release) {
 func (d *descriptors) use(u leak.Use) {
 	d.traced(u.At)
 	num := u.Ref.ID
-	if h, known := d.held[num]; known && u.At < h.at || d.changed[num] > u.At {
+	c, changed := d.changed[num]
+	if h, known := d.held[num]; known && u.At < h.at || max(c.opened, c.closed) > u.At && changed {
 		return // of the one that had the number before
 	}
 	if old, known := d.uses[num]; !known || old.At <= u.At {
@@ -218,8 +245,8 @@ func (d *descriptors) list(x leak.Listing) {
 			d.unseenClose(num, h)
 		}
 	}
-	for num, at := range d.changed {
-		if at <= x.At {
+	for num, c := range d.changed {
+		if max(c.opened, c.closed) <= x.At {
 			delete(d.changed, num)
 		}
 	}
@@ -230,7 +257,7 @@ func (d *descriptors) list(x leak.Listing) {
 func (d *descriptors) follow(before, now *listedDescriptor) {
 	num := uint64(max(now.Num, 0))
 	if !before.same(&now.Descriptor) {
-		if h, held := d.held[num]; held && !h.gone && h.at <= d.listedAt {
+		if h, held := d.held[num]; held && !h.gone && h.at <= d.listedAt+listingTime && !d.outdated(num) {
 			d.unseenClose(num, h)
 		}
 		return

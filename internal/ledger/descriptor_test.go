@@ -148,17 +148,18 @@ func TestAMissedCloseIsFound(t *testing.T) {
 
 func TestWhatCameAfterTheListing(t *testing.T) {
 	l := New()
-	l.Listing(listing(5*time.Second, file(3, 30), file(4, 40), file(5, 50)))
+	l.Listing(listing(5*time.Second, file(3, 30), file(4, 40), file(5, 50), file(6, 60)))
 	l.Acquire(opened(2*time.Second, 3, 7, "openat")) // said late
 	l.Release(leak.Release{At: 6 * time.Second, Ref: fd(4), Call: "close"})
 	l.Release(leak.Release{At: 6 * time.Second, Ref: fd(5), Call: "dup2"})
 	l.Acquire(opened(6*time.Second, 5, 8, "dup2"))
 	l.Acquire(opened(7*time.Second, 9, 8, "socket"))
+	l.Acquire(opened(5*time.Second+1, 6, 8, "openat")) // while the listing was read
 	var got []string
 	for _, o := range only(t, l).Open {
 		got = append(got, fmt.Sprintf("%d %s inode %d by %d %s", o.Num, o.Kind, o.Inode, o.Opener, o.Call))
 	}
-	want := []string{"3 file inode 30 by 7 openat", "5  inode 0 by 8 dup2", "9  inode 0 by 8 socket"}
+	want := []string{"3 file inode 30 by 7 openat", "5  inode 0 by 8 dup2", "6 file inode 60 by 8 openat", "9  inode 0 by 8 socket"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -200,6 +201,20 @@ func TestUses(t *testing.T) {
 	}
 	if open[1].Use != nil {
 		t.Errorf("a call on the file that had the number before: %+v", open[1].Use)
+	}
+}
+
+// TestExit holds that what the kernel closes at the exit was not closed by the
+// program.
+func TestExit(t *testing.T) {
+	l := New()
+	l.Acquire(opened(time.Second, 3, 7, "openat"))
+	l.Acquire(opened(time.Second, 4, 7, "openat"))
+	l.Release(leak.Release{At: 2 * time.Second, Ref: fd(4), Call: "close"})
+	l.Release(leak.Release{At: 3 * time.Second, Ref: fd(3), Call: "exit"})
+	p := only(t, l)
+	if !p.Exited || len(p.Open) != 1 || p.Open[0].Num != 3 || p.Openers[0].Held != 1 || p.ClosedOlder != 0 {
+		t.Errorf("%+v, %+v", p.Open, p.Openers)
 	}
 }
 

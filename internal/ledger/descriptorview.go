@@ -44,15 +44,15 @@ type Closer struct {
 }
 
 func (d *descriptors) view(p *Process) {
+	p.Exited = d.exited
 	p.FirstAt, p.LastAt, p.TracedAt, p.ListedAt, p.ClosedOlder = d.firstAt, d.lastAt, d.tracedAt, d.listedAt, d.older
-	listed := map[uint64]bool{}
+	p.Open = make([]OpenDescriptor, 0, len(d.listed))
 	for i := range d.listed {
 		l := &d.listed[i]
 		num := uint64(max(l.Num, 0))
-		if _, gone := d.changed[num]; gone {
+		if d.outdated(num) {
 			continue
 		}
-		listed[num] = true
 		o := OpenDescriptor{Descriptor: l.Descriptor, OpenedAt: -1, SeenAt: l.seenAt, StateAt: l.stateAt, QuietAt: l.quietAt}
 		if h, held := d.held[num]; held && !h.gone && makes(h.by.call, l.Kind) {
 			o.opened(&h)
@@ -83,13 +83,22 @@ func (d *descriptors) view(p *Process) {
 		if by.OldestAt < 0 || h.at < by.OldestAt {
 			by.OldestAt = h.at
 		}
-		if !listed[num] {
+		if _, listed := d.listedNow(num); !listed {
 			o := OpenDescriptor{Descriptor: leak.Descriptor{Num: int(num)}, OpenedAt: -1, SeenAt: -1, StateAt: -1, QuietAt: -1, Use: d.lastUse(num)}
 			o.opened(&h)
 			p.Open = append(p.Open, o)
 		}
 	}
 	slices.SortFunc(p.Open, func(a, b OpenDescriptor) int { return cmp.Compare(a.Num, b.Num) })
+}
+
+// listedNow finds a number in the last listing, unless it stands for something
+// else by now.
+func (d *descriptors) listedNow(num uint64) (*listedDescriptor, bool) {
+	if d.outdated(num) {
+		return nil, false
+	}
+	return find(d.listed, num)
 }
 
 func (o *OpenDescriptor) opened(h *heldDescriptor) {

@@ -37,3 +37,16 @@ func (l *Ledger) Forget(id leak.ProcID) {
 		l.looking = nil
 	}
 }
+
+// Exec drops what is known of the program that a process ran before it executed
+// another one: its memory is gone. Its descriptors are not, but for those that
+// the source says to have been closed.
+func (l *Ledger) Exec(id leak.ProcID) {
+	b := l.byID[id]
+	if b == nil {
+		return
+	}
+	kept := b.fds
+	l.Forget(id)
+	l.books(id).fds = kept
+}
