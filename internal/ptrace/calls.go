@@ -21,7 +21,7 @@ type Watched struct {
 
 // Watch makes a Family tell of chosen system calls, those of raw syscall
 // instructions too. A seccomp filter (SECCOMP_RET_TRACE) stops a thread at the
-// chosen calls only; all others cost what they did before. A stop takes as long
+// chosen calls only; all others take 40 nanoseconds more. A stop takes as long
 // as the kernel needs to change to stanch and back, and 4 microseconds of work;
 // a call whose end is asked for has two.
 //
@@ -30,11 +30,13 @@ type Watched struct {
 //   - Without its tracer, a call that the filter hands over returns ENOSYS for
 //     ever. So no process is let go: all end with stanch, even by SIGKILL
 //     (PTRACE_O_EXITKILL), Close ends them, and Release is refused.
+//   - It waits for stanch at each of these calls: while stanch is stopped, so is
+//     the program.
 //   - No process of the family can be traced by another: ptrace is refused.
 //   - Without CAP_SYS_ADMIN the filter needs no_new_privs, which the program
 //     and what it starts keep: set-user-ID programs run without their rights,
 //     as they do under any tracer that is not root.
-//   - Calls of 32-bit code are not seen.
+//   - Calls of 32-bit and x32 code are not seen.
 //
 // A program's own filters work as they did: what they forbid fails before
 // anybody is told, and what they allow is told of. It needs Linux 4.17.
