@@ -40,7 +40,7 @@ typedef int64_t i64;
 #define SLOT_SHIFT 7          /* log2(sizeof(struct slot)) */
 #define AIM_CLASSES 4096      /* 16-byte classes: requests up to 64 KiB - 8 */
 #define POOLS 16              /* functions of the program's own allocators that can be hooked */
-#define ISLANDS 4             /* files that they may be in */
+#define ISLANDS 5             /* files that they may be in, and libc */
 #define AIMS 32               /* intervals of sizes that are always recorded */
 #define MEANS 7               /* sampling intervals used one after the other */
 #define FILTER_MAX (1u << 20) /* counting filter of recorded addresses */

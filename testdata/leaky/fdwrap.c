@@ -19,7 +19,6 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <mqueue.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <spawn.h>
@@ -27,15 +26,20 @@
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
-#include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <syslog.h>
 #include <time.h>
+
+#ifdef __GLIBC__
+#include <sys/pidfd.h>
+#else /* musl has no such wrappers */
+#define pidfd_open(pid, flags) ((int)syscall(SYS_pidfd_open, pid, flags))
+#define pidfd_getfd(fd, num, flags) ((int)syscall(SYS_pidfd_getfd, fd, num, flags))
+#define close_range(first, last, flags) ((int)syscall(SYS_close_range, first, last, flags))
+#endif
 
 extern char **environ;
 

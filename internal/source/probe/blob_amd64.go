@@ -57,7 +57,7 @@ const (
 	wFrameRbp           = 72
 	wFrameResult        = 80
 	wProbeVersion       = 4
-	wHeaderSize         = 7928
+	wHeaderSize         = 7944
 	wHeaderMagic        = 0
 	wHeaderVersion      = 8
 	wHeaderText         = 12
@@ -68,9 +68,9 @@ const (
 	wHeaderOwnerStart   = 48
 	wHeaderData         = 56
 	wHeaderIsland       = 184
-	wIslands            = 4
+	wIslands            = 5
 	wPools              = 16
-	wHeaderPatch        = 248
+	wHeaderPatch        = 264
 	wRegions            = 8
 	wPatches            = 192
 	wPatchSize          = 40

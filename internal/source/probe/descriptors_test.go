@@ -158,8 +158,9 @@ var ofWrapper = map[string]string{
 // TestWrappers: every wrapper of libc is seen with its caller, whatever way libc
 // goes inside, and so is what closes it.
 func TestWrappers(t *testing.T) {
-	for _, flags := range [][]string{nil, {"-static"}} {
-		t.Run(strings.Join(flags, ""), func(t *testing.T) {
+	for name, flags := range map[string][]string{"glibc": nil, "static": {"-static"}, "far": linked.flags[1:]} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			prog, tr := wrap(t, flags...)
 			for _, name := range []string{
 				"open_read", "open_create", "openat", "creat", "socket", "socketpair", "accept", "accept4", "pipe", "pipe2", "dup", "dup2", "dup3",
@@ -258,6 +259,34 @@ func TestUnseen(t *testing.T) {
 	tr.same()
 	if a := tr.heldNumbers()[n]; a.Call != "openat" || a.Stack == 0 {
 		t.Errorf("%+v", a)
+	}
+	prog.Quit()
+}
+
+// TestDescriptorsMusl: where closes cannot be seen, nobody is said to have opened
+// anything, and what is open is told all the same.
+func TestDescriptorsMusl(t *testing.T) {
+	prog := musl.start(t, "fdwrap")
+	o := options()
+	o.Descriptors, o.Inputs = true, true
+	tr := place(t, prog, o)
+	if notes := tr.p.Placement().Notes; len(notes) != 1 || !strings.Contains(notes[0], "who opens descriptors is not seen: close of") {
+		t.Errorf("notes: %q", notes)
+	}
+	tr.look()
+	for _, name := range []string{"open_read", "socketpair", "fopen"} {
+		opened := answered(t, prog.Ask(name, "ok"))
+		tr.look()
+		tr.look()
+		tr.same()
+		for _, n := range opened {
+			if a := tr.heldNumbers()[n]; a.Stack != 0 || a.Call != "" {
+				t.Errorf("%s: %+v", name, a)
+			}
+		}
+		prog.Ask("close", "ok")
+		tr.look()
+		tr.same()
 	}
 	prog.Quit()
 }
@@ -404,24 +433,28 @@ func BenchmarkDescriptors(b *testing.B) {
 	prog := fixture.Start(b, fixture.Build(b, "fdwrap", "-O2"))
 	run := func() float64 {
 		var ns float64
-		if _, err := sscan(prog.Ask("pairs 100000", "ok"), "ok %g", &ns); err != nil {
+		if _, err := sscan(prog.Ask("pairs 20000", "ok"), "ok %g", &ns); err != nil {
 			b.Fatal(err)
 		}
 		return ns
 	}
 	o := options()
 	o.Descriptors = true
-	var native, probed []float64
+	var native, probed, hook []float64
 	for range b.N {
 		native = append(native, run())
 		tr := placeIn(b, prog.PID(), o)
 		tr.look()
 		probed = append(probed, run())
+		if _, s, err := tr.p.measure(); err == nil && s.timed > 0 {
+			hook = append(hook, tr.p.clock.seconds(s.cycles/s.timed)*1e9)
+		}
 		if err := tr.p.Remove(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(median(native), "native-ns/pair")
 	b.ReportMetric(median(probed)-median(native), "added-ns/pair")
+	b.ReportMetric(2*median(hook), "in-hooks-ns/pair") // as they measure themselves
 	b.ReportMetric(0, "ns/op")
 }

@@ -41,6 +41,7 @@ func helper(job string) error {
 	ctx := context.Background()
 	o := options()
 	o.Clock, o.Atlas, o.Aim = proc.NewClock(), leak.NewAtlas(leak.Ignore{}, nil), aim(400, 100)
+	o.Inputs = true
 	p, err := Place(ctx, t, o)
 	if err != nil {
 		return err

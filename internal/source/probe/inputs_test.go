@@ -15,7 +15,7 @@ const http = 0x48545450
 // TestInputs: a program takes "HTTP" for a length; the request is joined with
 // the connection that the four bytes came from.
 func TestInputs(t *testing.T) {
-	for _, v := range []variant{glibc, jemalloc, static} {
+	for _, v := range []variant{glibc, jemalloc, static, linked, hidden} {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			prog := v.start(t, "fdhttp")
@@ -26,9 +26,6 @@ func TestInputs(t *testing.T) {
 				return link
 			}
 			tr := place(t, prog, o)
-			for _, note := range tr.p.Placement().Notes {
-				t.Errorf("note: %s", note)
-			}
 			prog.Ask("churn 3", "ok")
 			tr.look()
 			if n := len(tr.seen.inputs); n != 0 {
@@ -54,4 +51,48 @@ func TestInputs(t *testing.T) {
 			prog.Quit()
 		})
 	}
+}
+
+// TestSameIsland: where the allocator is part of the program, and libc out of its
+// reach, what stays in the target serves again.
+func TestSameIsland(t *testing.T) {
+	prog := linked.start(t, "fdhttp")
+	target := open(t, prog.PID())
+	count := func() (n int) {
+		maps, err := target.Maps()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range maps {
+			if anonymous(&maps[i]) && maps[i].Exec && maps[i].Path == "" {
+				n++
+			}
+		}
+		return n
+	}
+	o := options()
+	for i := range 6 {
+		o.Inputs, o.Descriptors = i != 2, i%2 == 1
+		tr := place(t, prog, o)
+		if i != 2 && len(tr.p.islands) != 1 {
+			t.Fatalf("%d islands", len(tr.p.islands))
+		}
+		tr.look()
+		prog.Ask("churn 3", "ok")
+		prog.Ask("keep 1", "ok")
+		tr.look()
+		if want := i != 2; (len(tr.seen.inputs) == 1) != want {
+			t.Errorf("placement %d: inputs %v", i, tr.seen.inputs)
+		}
+		if o.Descriptors {
+			tr.same()
+		}
+		if err := tr.p.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(); n != 2 {
+			t.Errorf("placement %d left %d executable mappings", i, n)
+		}
+	}
+	prog.Quit()
 }

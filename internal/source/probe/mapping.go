@@ -60,7 +60,7 @@ func (p *Probe) choose(h held, old *placed) (err error) {
 	size := nearSize(filterLarge)
 	p.text = region{size: textRegion}
 	if old != nil && old.reaches(lo, hi) && old.head.nearSize == size {
-		p.text, p.used = old.text, true
+		p.text, p.used, p.stayed = old.text, true, old.head.islands
 	} else if p.text.start, err = near(free, lo, hi, textRegion+size+p.data.size, textAlign); err == nil {
 		p.data.move(p.text.start + textRegion + size)
 	} else if p.text.start, err = near(free, lo, hi, textRegion+size, textAlign); err != nil {

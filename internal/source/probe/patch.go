@@ -80,6 +80,21 @@ func (p *Probe) sameText(text []byte) error {
 	return nil
 }
 
+// ownPages makes the pages of code that will be changed the target's own, by
+// writing what is there: so that the kernel copies them while the target runs.
+// Where it may not, that happens later.
+func (p *Probe) ownPages() {
+	done := map[uint64]bool{}
+	for i := range p.head.patches {
+		if q := &p.head.patches[i]; !done[q.at/pageSize] {
+			done[q.at/pageSize] = true
+			if now, err := read(p.mem, q.at, 1); err == nil {
+				_ = p.mem.put(q.at, now)
+			}
+		}
+	}
+}
+
 // redirect writes the jumps, unless a thread stands between the instructions
 // that they replace.
 func (p *Probe) redirect(h held, text []byte, late bool) error {

@@ -32,7 +32,8 @@ type Probe struct {
 	inside    region       // of it, what surely is the allocator's own code
 	libc      region       // libc's, when its mmap is hooked
 	sites     []callSite   // system calls of libc, when they are to be hooked
-	sited     region       // where those are
+	stayed    []region     // an island for them that is there from before
+	sited     region       // where those are, when the text can be within reach
 	unseen    bool         // how descriptors close is not seen, so that no opener is kept
 
 	mu     sync.Mutex // of what follows
@@ -100,7 +101,7 @@ func (p *Probe) clear(ctx context.Context, stops *pauses) (*placed, error) {
 				return nil, fmt.Errorf("remove what an earlier stanch left: %w", err)
 			}
 		}
-		if old.used && old.head.build == buildID() && len(old.head.islands)+len(p.o.Hooks) == 0 {
+		if old.used && old.head.build == buildID() && len(p.o.Hooks) == 0 && old.callsOnly() {
 			quiet = old
 		}
 	}
@@ -317,6 +318,7 @@ func (p *Probe) fillAndPatch(ctx context.Context, stops *pauses, pl *plan, modul
 	}
 	late := p.putText(p.mem, text) != nil // the kernel wants forced writes from a tracer only
 	p.head.patches = patches
+	p.ownPages()
 	if err := stops.patiently(ctx, func(h held) error { return p.redirect(h, text, late) }); err != nil {
 		return err
 	}

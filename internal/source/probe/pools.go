@@ -20,7 +20,9 @@ type island struct {
 	region
 	near  region // the file's place
 	sites []site
+	calls []callSite // of libc instead
 	bytes []byte
+	there bool // it stayed from before, and a thread may be in it
 }
 
 // Layout of an island: magic, then for each function a jump to the text and
@@ -99,10 +101,10 @@ func (p *Probe) pools(v *view) error {
 		place := region{lo, hi - lo}
 		k := slices.IndexFunc(p.islands, func(x *island) bool { return x.near == place })
 		if k < 0 {
-			if len(p.islands) == wIslands {
-				return fmt.Errorf("hook %q: functions of more than %d files: %w", h.Name, wIslands, proc.ErrUnsupported)
+			if len(p.islands) == wIslands-1 {
+				return fmt.Errorf("hook %q: functions of more than %d files: %w", h.Name, wIslands-1, proc.ErrUnsupported)
 			}
-			p.islands = append(p.islands, &island{near: place})
+			p.islands = append(p.islands, &island{region: region{size: pageSize}, near: place})
 			k = len(p.islands) - 1
 		}
 		p.islands[k].sites = append(p.islands[k].sites, s)
@@ -153,19 +155,24 @@ func (v *view) symbol(objects []object, name string, files map[int]*allocator) (
 // already.
 func (p *Probe) placeIslands(h held, lowest uint64, taken []region) error {
 	for _, x := range p.islands {
+		if len(x.calls) > 0 && len(p.stayed) > 0 {
+			x.region, x.there = p.stayed[0], true
+			continue
+		}
 		maps := slices.Clone(h.Maps())
 		for _, r := range taken {
 			maps = append(maps, leak.Mapping{Start: leak.Addr(r.start), End: leak.Addr(r.end())})
 		}
 		sort.Slice(maps, func(i, j int) bool { return maps[i].Start < maps[j].Start })
-		at, err := near(gaps(maps, p.exeMapping(maps), lowest), x.near.start, x.near.end(), pageSize, pageSize)
+		at, err := near(gaps(maps, p.exeMapping(maps), lowest), x.near.start, x.near.end(), x.size, pageSize)
 		if err != nil {
 			return err
 		}
-		x.region = region{at, pageSize}
+		x.start = at
 		taken = append(taken, x.region)
 		p.head.islands = append(p.head.islands, x.region)
 	}
+	p.head.islands = append(p.head.islands, p.stayed...)
 	return nil
 }
 
@@ -173,8 +180,23 @@ func (p *Probe) placeIslands(h held, lowest uint64, taken []region) error {
 func (p *Probe) fillIslands(text []byte) ([]patch, error) {
 	var patches []patch
 	for _, x := range p.islands {
-		x.bytes = make([]byte, pageSize)
+		x.bytes = make([]byte, x.size)
+		if x.there {
+			if err := readInto(p.mem, x.bytes, x.start); err != nil {
+				return nil, err
+			}
+		}
 		order.PutUint64(x.bytes, magic)
+		for i := range x.calls {
+			s := &x.calls[i]
+			at := islandFirst + uint64(s.stub)*wStub
+			code, err := s.code(x.start+at, p.text.start+hooks[siteHook()].fast, true)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", proc.ErrUnsupported, err)
+			}
+			copy(x.bytes[at:at+wStub], code)
+			patches = append(patches, patch{at: s.moved.at, target: x.start + at, old: s.moved.bytes, hook: s.hook})
+		}
 		for i := range x.sites {
 			s := &x.sites[i]
 			at := uint64(islandFirst + islandSlot*i)
@@ -196,7 +218,7 @@ func (p *Probe) fillIslands(text []byte) ([]patch, error) {
 func (p *Probe) islandMappings(h held) []mapping {
 	var out []mapping
 	for _, x := range p.islands {
-		out = append(out, mapping{region: x.region, prot: unix.PROT_READ | unix.PROT_EXEC, begin: func() error { return put64(h, x.start, magic) }})
+		out = append(out, mapping{region: x.region, prot: unix.PROT_READ | unix.PROT_EXEC, mapped: x.there, begin: func() error { return put64(h, x.start, magic) }})
 	}
 	return out
 }

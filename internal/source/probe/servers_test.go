@@ -31,6 +31,7 @@ func TestServers(t *testing.T) {
 			o := options()
 			o.Aim = leak.Aim{Sizes: []leak.SizeRange{{Min: 1, Max: 1000}}}
 			o.SampleBytes = 64 << 10
+			o.Inputs, o.Descriptors = true, true
 			tr := placeIn(t, c.pid(s), o)
 			stop := tr.watching()
 			from := load.SoFar().Requests

@@ -100,6 +100,7 @@ func callTables() (calls, whens []byte) {
 type siteList struct {
 	sites  []callSite // for the file at address 0
 	missed []string   // calls that stand somewhere where they cannot be hooked
+	closes bool       // close itself is among them
 }
 
 // knownSites has the lists of files.
@@ -127,25 +128,33 @@ func (p *Probe) planSites(v *view, pl *plan) error {
 	}
 	o := &objects[i]
 	lo, hi := span(v.maps, &o.m)
-	if !within2GB(lo, hi, p.allocator, p.libc) {
-		note("the allocator is part of the program, too far from " + o.name())
-		return nil
-	}
 	list, err := p.siteList(v, o)
 	if err != nil {
 		note(err.Error())
 		return nil
 	}
-	p.sited = region{lo, hi - lo}
 	p.chooseSites(v, o, list, note)
-	if len(p.sites) == 0 {
-		p.sited = region{}
+	if place := (region{lo, hi - lo}); len(p.sites) == 0 {
+		return nil
+	} else if inReach(lo, hi, p.allocator, p.libc) {
+		p.sited = place
+	} else {
+		p.islands = append(p.islands, &island{region: region{size: callIsland}, near: place, calls: p.sites})
 	}
 	return nil
 }
 
-// within2GB reports whether a text can lie within reach of all.
-func within2GB(lo, hi uint64, others ...region) bool {
+// callIsland is how large an island for system calls is.
+const callIsland = (islandFirst + wSites*wStub + pageSize - 1) &^ (pageSize - 1)
+
+// callsOnly reports whether a text that stayed can serve again with its islands:
+// it has none, or the one for libc's system calls.
+func (p *placed) callsOnly() bool {
+	return len(p.head.islands) == 0 || len(p.head.islands) == 1 && p.head.islands[0].size == callIsland
+}
+
+// inReach reports whether a text can lie within reach of all.
+func inReach(lo, hi uint64, others ...region) bool {
 	for _, r := range others {
 		if r.size > 0 {
 			lo, hi = min(lo, r.start), max(hi, r.end())
@@ -208,13 +217,13 @@ func newSiteList(f *os.File, table *unwind.Table) (*siteList, error) {
 		}
 	}
 	slices.Sort(l.missed)
+	l.closes = found.inFunction("close", unix.SYS_CLOSE)
 	return l, nil
 }
 
 // chooseSites takes those of the list that are asked for and stand in the target
 // as in the file.
 func (p *Probe) chooseSites(v *view, o *object, list *siteList, note func(string)) {
-	closes := false
 	for i := range list.sites {
 		s := list.sites[i]
 		s.site = s.rebased(o.bias)
@@ -228,11 +237,10 @@ func (p *Probe) chooseSites(v *view, o *object, list *siteList, note func(string
 		if reads || p.o.Descriptors && s.info&wSiteRead == 0 {
 			p.sites = append(p.sites, s)
 		}
-		closes = closes || doesOf(s.nr()) == wDoesClose
 	}
 	switch {
 	case !p.o.Descriptors:
-	case !closes:
+	case !list.closes:
 		// Without it a number would keep the stack of an owner that is gone.
 		p.sites = slices.DeleteFunc(p.sites, func(s callSite) bool { return s.info&wSiteRead == 0 })
 		p.unseen = true

@@ -30,12 +30,15 @@ func siteHook() int { return slices.IndexFunc(hooks, func(h hook) bool { return 
 
 // fillSites writes the stubs of all sites.
 func (p *Probe) fillSites(text []byte) ([]patch, error) {
+	if p.sited.size == 0 {
+		return nil, nil // they are on an island
+	}
 	h := &hooks[siteHook()]
 	var patches []patch
 	for i := range p.sites {
 		s := &p.sites[i]
 		at := h.tramp + uint64(s.stub)*wStub
-		code, err := s.code(p.text.start+at, p.text.start+h.fast)
+		code, err := s.code(p.text.start+at, p.text.start+h.fast, false)
 		if err != nil {
 			return nil, err
 		}
@@ -48,8 +51,9 @@ func (p *Probe) fillSites(text []byte) ([]patch, error) {
 // code is the stub at an address. Around it, the displaced instructions are done
 // where they belong: those before a call set its registers. It spares the 128
 // bytes below the stack pointer, which belong to the function, and every
-// register; flags do not live across a system call.
-func (s *callSite) code(at, common uint64) ([]byte, error) {
+// register; flags do not live across a system call. far says that common may be
+// too far away for a call.
+func (s *callSite) code(at, common uint64, far bool) ([]byte, error) {
 	var b []byte
 	var err error
 	if !s.after() {
@@ -60,11 +64,16 @@ func (s *callSite) code(at, common uint64) ([]byte, error) {
 	b = append(b, 0x48, 0x8d, 0x64, 0x24, 0x80) // lea -128(%rsp),%rsp
 	b = append(b, 0x68)                         // push $info
 	b = binary.LittleEndian.AppendUint32(b, s.info)
-	call, err := branch([]byte{0xe8}, at+uint64(len(b)), common)
-	if err != nil {
-		return nil, err
+	if far {
+		b = append(b, 0xff, 0x15) // call *end-8(%rip)
+		b = order.AppendUint32(b, uint32(wStub-8-len(b)-4))
+	} else {
+		call, err := branch([]byte{0xe8}, at+uint64(len(b)), common)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, call...)
 	}
-	b = append(b, call...)
 	b = append(b, 0x48, 0x8d, 0xa4, 0x24, 136, 0, 0, 0) // lea 136(%rsp),%rsp
 	if s.after() {
 		more, err := s.moved.moved(at + uint64(len(b)))
@@ -77,8 +86,16 @@ func (s *callSite) code(at, common uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b = append(b, back...); len(b) > wStub {
+	b = append(b, back...)
+	room := wStub
+	if far {
+		room -= 8
+	}
+	if len(b) > room {
 		return nil, fmt.Errorf("%w: its instructions take %d bytes elsewhere", errDetour, len(b))
+	}
+	if far {
+		b = order.AppendUint64(append(b, make([]byte, room-len(b))...), common)
 	}
 	return b, nil
 }
@@ -89,6 +106,7 @@ type siteFinder struct {
 	table  *unwind.Table
 	base   uint64   // virtual address of the table's pc 0
 	starts []uint64 // of functions
+	names  []elf.Symbol
 	want   func(nr uint64) bool
 	sites  []callSite
 	missed map[uint64]bool // system calls of which one place cannot be hooked
@@ -137,13 +155,28 @@ func (f *siteFinder) functions() {
 	}
 	static, _ := f.file.Symbols()
 	dynamic, _ := f.file.DynamicSymbols()
-	for _, s := range append(static, dynamic...) {
+	f.names = append(static, dynamic...)
+	for _, s := range f.names {
 		if elf.ST_TYPE(s.Info) == elf.STT_FUNC && s.Section != elf.SHN_UNDEF {
 			f.starts = append(f.starts, s.Value)
 		}
 	}
 	slices.Sort(f.starts)
 	f.starts = slices.Compact(f.starts)
+}
+
+// inFunction reports whether a call stands in the function of that name. Others
+// may lead to a place that makes any call, as musl's do.
+func (f *siteFinder) inFunction(name string, nr uint64) bool {
+	for i := range f.names {
+		s := &f.names[i]
+		if s.Name == name && slices.ContainsFunc(f.sites, func(c callSite) bool {
+			return c.nr() == nr && c.moved.at >= s.Value && c.moved.at < s.Value+s.Size
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // function gives the function that holds an address.

@@ -9,7 +9,7 @@ import (
 
 func (p *Probe) putBooks(modules []unwind.Module) error {
 	t := &p.data
-	if len(p.islands) > 0 {
+	if len(p.o.Hooks) > 0 {
 		modules = p.code.addOwn(p.text, modules)
 	}
 	p.code.next, p.code.end = t.rows, t.rowsEnd
