@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef CLONE_PIDFD
+#define CLONE_PIDFD 0x1000
+#endif
+
 __attribute__((noinline)) static int open_too_many(int n) {
   int failed = 0;
   for (int i = 0; i < n; i++)
@@ -22,7 +25,7 @@ __attribute__((noinline)) static int open_too_many(int n) {
   return failed;
 }
 
-__attribute__((noinline)) static int close_all(void) { return close_range(10, ~0U, 0) + 0; }
+__attribute__((noinline)) static int close_all(void) { return (int)syscall(SYS_close_range, 10, ~0U, 0); }
 
 __attribute__((noinline)) static int kept_pair(void) {
   int p[2];
