@@ -48,12 +48,29 @@ func (d *fds) explains(f *leak.Finding) {
 // over reports whether nothing more can come of the process's descriptors.
 func (p *Pass) over() bool { return p.Proc.Ended() || p.Proc.Exited }
 
-// watchedFDs is for how long the descriptors of the process were watched.
-func (p *Pass) watchedFDs() time.Duration { return p.Proc.LastAt - max(p.Proc.FirstAt, 0) }
+// watchedFDs is for how long the descriptors of the process were watched. Once
+// the limit is reached none can come any more: then it ends with the last one
+// that did.
+func (p *Pass) watchedFDs() time.Duration {
+	start, end := max(p.Proc.FirstAt, 0), p.Proc.LastAt
+	if fdsFull(p.Proc) {
+		last := time.Duration(-1)
+		for i := range p.Proc.Open {
+			last = max(last, p.Proc.Open[i].OpenedAt)
+		}
+		if last > start {
+			end = last
+		}
+	}
+	return end - start
+}
 
 func accumulating(p *Pass) {
 	if p.over() {
 		return // fd.unclosed lists them
+	}
+	if len(p.fds().sites) == 0 {
+		return
 	}
 	window := p.watchedFDs()
 	for _, s := range p.fds().sites {
@@ -69,8 +86,9 @@ func accumulating(p *Pass) {
 		}
 		f.Rate, f.Exhaustion = keptRate(p, s.held, window)
 		p.fds().explains(&f)
+		kept := s.kept(p)
 		f.Evidence = append(f.Evidence, fmt.Sprintf("seen: %s; of each third of %s, %s, %s and %s are open still", s.seen(), leak.FormatDuration(window),
-			leak.FormatCount(s.thirds[0]), leak.FormatCount(s.thirds[1]), leak.FormatCount(s.thirds[2])))
+			leak.FormatCount(kept[0]), leak.FormatCount(kept[1]), leak.FormatCount(kept[2])))
 		f.Evidence = append(f.Evidence, s.stillOpen(p)...)
 		f.Advice = s.closeAdvice()
 		p.Report(f)

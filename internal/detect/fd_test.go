@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"strings"
 	"testing"
 
 	"stanch/internal/leak"
@@ -30,6 +31,18 @@ func TestTheLineOfAGoStack(t *testing.T) {
 		s := n.stack(1)
 		if got := functionName(&s.stack[s.line]); got != c.want {
 			t.Errorf("%v: %s, want %s", c.functions, got, c.want)
+		}
+	}
+}
+
+// TestGoHTTP holds what is said of connections that net/http opens and keeps.
+func TestGoHTTP(t *testing.T) {
+	for function, want := range map[string]string{
+		"net/http.(*Transport).dialConn": "Body", "net/http.(*Server).Serve": "IdleTimeout", "main.(*cache).load": "defer Close",
+	} {
+		s := &site{stack: []leak.StackFrame{{Function: function, File: "x.go"}}}
+		if got := singleExit(s); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", function, got)
 		}
 	}
 }

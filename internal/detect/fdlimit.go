@@ -17,6 +17,9 @@ var FDLimit = &Detector{
 	Run:  nearLimits,
 }
 
+// plenty is the part of a shared resource below which its growth is no risk.
+const plenty = 0.1
+
 // soon is the time within which a limit that is not near yet is a risk.
 const soon = 24 * time.Hour
 
@@ -39,7 +42,9 @@ func nearLimits(p *Pass) {
 		}
 		t, grows := rising(u.Points)
 		var x *leak.Exhaustion
-		if grows && t.grown >= leastDescriptors {
+		// What others use too grows and shrinks with them: while there is plenty of
+		// it, that foretells nothing.
+		if grows && t.grown >= leastDescriptors && (isDescriptors(*u) || float64(u.Used) >= plenty*float64(u.Max)) {
 			if in := left(u) / t.perHour * 3600; in < soon.Seconds() {
 				x = &leak.Exhaustion{Limit: u.Limit, InS: in, LowS: ptr(left(u) / t.high * 3600), HighS: ptr(left(u) / t.low * 3600)}
 			}
@@ -86,6 +91,9 @@ func limitFinding(p *Pass, u *ledger.UsageSeries, t trend, grows bool, x *leak.E
 			f.Rate = &leak.Rate{BytesPerHour: t.perHour}
 		}
 		f.Title = fmt.Sprintf("%s run out in %s at this rate: %s of %s in use", limitWords(u), leak.FormatDuration(time.Duration(x.InS*float64(time.Second))), amount(u.Used), amount(u.Max))
+	}
+	if u.Used >= u.Max {
+		f.Title = fmt.Sprintf("%s have run out: %s of %s in use", limitWords(u), amount(u.Used), amount(u.Max))
 	}
 	switch {
 	case grows:

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"stanch/internal/leak"
 	"stanch/internal/ledger"
@@ -103,10 +102,7 @@ const (
 // of each third of the watch are still held, and there are more in all.
 func (f *fdSite) accumulates(p *Pass) bool {
 	window := p.watchedFDs()
-	kept := f.thirds
-	if missedCalls(p) > 0 {
-		kept = f.confirmed(p, window)
-	}
+	kept := f.kept(p)
 	held := kept[0] + kept[1] + kept[2]
 	if window < trendTime || held < leastKept || fdGrowth(p) < float64(held)/2 {
 		return false
@@ -119,16 +115,28 @@ func (f *fdSite) accumulates(p *Pass) bool {
 	return f.closed*fewClosed <= f.opened || held >= leastKeptChurn && kept[0]*4 >= held
 }
 
-// confirmed are the held ones that the last listing shows: after calls were
-// missed, others may have been closed unseen.
-func (f *fdSite) confirmed(p *Pass, window time.Duration) (kept [3]uint64) {
+// kept counts the held ones by the third of the watch in which they came. After
+// calls were missed, only those count that the last listing shows: others may
+// have been closed unseen.
+func (f *fdSite) kept(p *Pass) (kept [3]uint64) {
+	missed := missedCalls(p) > 0
+	if !missed && !fdsFull(p.Proc) {
+		return f.thirds
+	}
+	window := p.watchedFDs()
 	for _, e := range f.open {
-		if e.Kind != "" && e.OpenedAt >= 0 {
+		if e.OpenedAt >= 0 && (e.Kind != "" || !missed) {
 			third := int(3 * (e.OpenedAt - max(p.Proc.FirstAt, 0)) / max(window, 1))
 			kept[min(max(third, 0), 2)]++
 		}
 	}
 	return kept
+}
+
+// fdsFull reports whether the limit on descriptors is reached.
+func fdsFull(p *ledger.Process) bool {
+	u, ok := fdLimit(p)
+	return ok && u.Max > 0 && u.Used >= u.Max
 }
 
 // fdGrowth is by how much all descriptors of a process became more while it
@@ -191,11 +199,13 @@ func singleExit(s *site) string {
 	has := func(suffixes ...string) bool {
 		return slices.ContainsFunc(suffixes, func(x string) bool { return strings.HasSuffix(name, x) })
 	}
-	inHTTP := slices.ContainsFunc(s.stack, func(f leak.StackFrame) bool {
-		return strings.HasPrefix(f.Function, "net/http.(*Transport)") || strings.HasPrefix(f.Function, "net/http.(*Client)")
-	})
+	through := func(prefix string) bool {
+		return slices.ContainsFunc(s.stack, func(f leak.StackFrame) bool { return strings.HasPrefix(f.Function, prefix) })
+	}
 	switch {
-	case inHTTP:
+	case through("net/http.(*Server)"):
+		return "give the http.Server an IdleTimeout and a ReadTimeout, so that it closes what clients forget"
+	case through("net/http.(*Transport)"):
 		return "close the Body of every response, also of those that are not read: defer resp.Body.Close() after the check of the error"
 	case has(".go"):
 		return "defer Close right after the check of the error, so that every return closes it"
