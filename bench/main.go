@@ -35,6 +35,7 @@ var suites = []suite{
 	{"throughput", throughput},
 	{"redis", redis},
 	{"start", start},
+	{"descriptors", descriptors},
 }
 
 // figure is one number with its bound.

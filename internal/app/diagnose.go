@@ -9,6 +9,7 @@ import (
 
 	"stanch/internal/leak"
 	"stanch/internal/proc"
+	"stanch/internal/source/fdtrace"
 	"stanch/internal/source/probe"
 	"stanch/internal/source/sampler"
 )
@@ -21,6 +22,7 @@ type diagnoseFlags struct {
 	noProbe     bool
 	maxOverhead float64
 	sampleBytes bytesFlag
+	noFDs       bool
 }
 
 // The parts of a diagnosis that take their share of --for.
@@ -58,6 +60,7 @@ Each snapshot stops the process for about 12 ms per GB. Ctrl-C ends the watch wi
 	fl.IntVar(&f.until, "until", 0, "watch until this many lost blocks of each lost size are recorded with their line, hours if need be")
 	fl.BoolVar(&f.noProbe, "no-probe", false, "place nothing in the target: snapshots and /proc only, no lines")
 	fl.Float64Var(&f.maxOverhead, "max-overhead", 3, "the most CPU the probe may use, in percent of the target's own")
+	fl.BoolVar(&f.noFDs, "no-fds", false, "do not list descriptors and sockets, nor trace in the kernel who opens them")
 	f.sampleBytes = 512 << 10
 	fl.Var(&f.sampleBytes, "sample-bytes", "mean distance of samples in allocated bytes; K, M, G allowed")
 	return cmd
@@ -90,6 +93,12 @@ func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags)
 		return (&sampler.Sampler{Clock: o.clock}).Watch(ctx, t, o.sink)
 	})
 	defer func() { _ = samples.end() }() // a second end; the first tells the error
+	var fds *descriptorWatch
+	if !f.noFDs {
+		o.progress.say("listing descriptors and sockets of %s", o.name())
+		fds = o.watchDescriptors(ctx, fdtrace.OneProcess)
+		defer func() { _ = fds.end() }() // likewise
+	}
 
 	o.progress.say("snapshot 1 of %s, then the heap scan", o.name())
 	if err := o.scan(ctx, nil); err != nil {
@@ -108,11 +117,16 @@ func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags)
 	if serr := samples.end(); serr != nil {
 		o.note("memory and descriptors were not sampled to the end: %v", serr)
 	}
+	if ferr := fds.end(); ferr != nil {
+		o.note("descriptors were not followed to the end: %v", ferr)
+	}
 	if err := o.ended(err); err != nil {
 		return nil, err
 	}
 	o.progress.say("naming the lines")
-	return o.conclude(f.look.config()), nil
+	c := f.look.config()
+	c.ImportsSelect = importsSelect(t)
+	return o.conclude(c), nil
 }
 
 // diagnosis is one run of diagnose after its first look.
@@ -135,6 +149,7 @@ func (d *diagnosis) place(ctx context.Context) error {
 			Atlas: d.atlas, Clock: d.clock,
 			SampleBytes: uint64(d.flags.sampleBytes), Aim: d.aim(),
 			MaxOverhead: d.flags.maxOverhead / 100, MaxPause: d.budget.left(),
+			Inputs: true, Source: sourceOf(d.target),
 		})
 		return err
 	})

@@ -37,6 +37,7 @@ type observation struct {
 	budget   *budget
 	looks    int
 	show     bool          // --show-contents
+	each     bool          // each descriptor is asked for, not groups alone
 	plan     time.Duration // the predicted pause of one look
 	notes    []string
 	file     *recording                       // takes the names of what was concluded; nil when none was asked for
@@ -379,6 +380,7 @@ func (o *observation) describe(id int, view *ledger.View, p *ledger.Process, c d
 	} else if n := len(p.Blind); n > 0 {
 		t.Allocator = p.Blind[n-1].Allocator
 	}
+	t.Descriptors = detect.DescriptorsOf(view, p, c, o.each)
 	t.Ended = o.ending
 	t.LostDirect, t.LostIndirect, t.StillReachable = detect.Totals(p)
 	if !o.unheld {

@@ -45,6 +45,7 @@ type runFlags struct {
 	reachable    bool
 	checkEvery   time.Duration
 	saveEvery    time.Duration
+	fds          string
 	own          hookFlags
 	hooks        []probe.Hook
 }
@@ -89,6 +90,8 @@ found, else 0; 125 when stanch failed, 126 and 127 when the program could not be
 	fl.DurationVar(&f.saveEvery, "save-every", 60*time.Second, "write the report as it stands to the file of -o so often, so that little is lost when stanch is killed; 0 for never")
 	fl.BoolVar(&f.look.showContents, "show-contents", false, "show the first bytes of lost blocks (they may hold secrets)")
 	f.own.flags(cmd)
+	fl.StringVar(&f.fds, "fds", "", "also record who opens and closes descriptors: bpf in the kernel, probe for calls through the C library, ptrace for every call (slow; all end with stanch); auto takes the first that is allowed of bpf and probe")
+	fl.Lookup("fds").NoOptDefVal = fdsAuto
 	f.sampleBytes = 512 << 10
 	fl.Var(&f.sampleBytes, "sample-bytes", "with --mode sample: mean distance of samples in allocated bytes; K, M, G allowed")
 	return cmd
@@ -109,7 +112,10 @@ func (f *runFlags) check() error {
 	case f.sampleBytes < 4<<10:
 		return usagef("--sample-bytes is %d; below 4K use --mode exact", f.sampleBytes)
 	}
-	var err error
+	err := checkFDs(f.fds)
+	if err != nil {
+		return err
+	}
 	if f.hooks, err = f.own.hooks(); err != nil {
 		return err
 	}
@@ -127,18 +133,25 @@ func (a *app) runProgram(ctx context.Context, args []string, f *runFlags) error 
 	}
 	// Ctrl-Z is the program's: when that has stopped, stanch stops too.
 	signal.Notify(make(chan os.Signal, 1), stops...)
-	family, err := ptrace.Launch(ptrace.Command{Path: path, Args: args, Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	r := newRun(f)
+	if r.openers, err = r.newOpeners(f.fds); err != nil {
+		return codeError{exitRunFault, err}
+	}
+	family, err := ptrace.Launch(ptrace.Command{Path: path, Args: args, Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Watch: r.openers.watch()})
 	if err != nil {
 		return cannotStart(args[0], err)
 	}
 	defer family.Close()
-	r := newRun(family, f)
+	r.family = family
 	stop := r.forward()
 	defer stop()
 	ctx = context.WithoutCancel(ctx) // a signal is the program's to take
 	meanwhile := background(ctx, func(ctx context.Context) error { a.meanwhile(ctx, r); return nil })
 	status := r.follow(ctx)
 	_ = meanwhile.end()
+	if err := r.openers.end(); err != nil {
+		r.note("descriptors were not followed to the end: %v", err)
+	}
 	report := r.report()
 	if err := a.deliver(report, &f.look.out); err != nil {
 		return codeError{exitRunFault, err}
@@ -199,9 +212,14 @@ type run struct {
 	sink   leak.Sink
 	hooked atomic.Bool // some program has all functions of --alloc and --free
 
+	openers *openers // nil without --fds
+
 	mu       sync.Mutex // of what follows
 	programs map[leak.ProcID]*program
+	// What the last program of a process, which has executed another one, had opened.
+	executed map[leak.ProcID]*probe.Openers
 	reports  []*leak.Report // one of each process that has ended
+	notes    []string       // of the whole run
 	working  sync.WaitGroup
 }
 
@@ -214,16 +232,25 @@ type program struct {
 	placed chan struct{} // closed once it is decided whether there is a probe
 	forked bool          // it has a copy of its parent's memory
 
+	inherited *probe.Openers // of what the program before it in the process has opened
+
 	looking sync.Mutex        // held during a look
 	over    bool              // it has been concluded
 	told    map[string]uint64 // blocks that were said to be lost, by the finding's key
 }
 
-func newRun(family *ptrace.Family, f *runFlags) *run {
-	r := &run{family: family, flags: f, clock: proc.NewClock(), lock: &sync.Mutex{}, books: ledger.New(), programs: map[leak.ProcID]*program{}}
+func newRun(f *runFlags) *run {
+	r := &run{flags: f, clock: proc.NewClock(), lock: &sync.Mutex{}, books: ledger.New(), programs: map[leak.ProcID]*program{}, executed: map[leak.ProcID]*probe.Openers{}}
 	r.sink = leak.SerialBy(r.lock, r.books)
 	r.atlas = leak.NewAtlas(r.sink, nil)
 	return r
+}
+
+// note adds a sentence about the whole run.
+func (r *run) note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
 // forward passes on what somebody sends to stanch instead of to the program.
@@ -290,6 +317,8 @@ func (r *run) add(t *proc.Target) *program {
 	p := &program{observation: o, placed: make(chan struct{})}
 	r.mu.Lock()
 	r.programs[t.ID] = p
+	p.inherited = r.executed[t.ID]
+	delete(r.executed, t.ID)
 	r.mu.Unlock()
 	return p
 }
@@ -331,9 +360,11 @@ func (r *run) place(ctx context.Context, p *program, fromStart bool) {
 		defer r.resume(p.target)
 		defer close(p.placed)
 		r.descriptors(p)
+		r.openers.ready(ctx, r, p)
 		o := probe.Options{
 			Atlas: p.atlas, Clock: r.clock, Exact: r.flags.mode == "exact", FromStart: fromStart, Mappings: true,
 			SampleBytes: uint64(r.flags.sampleBytes), MaxOverhead: r.overhead(), MaxPause: runPause, Hooks: r.flags.hooks,
+			Descriptors: r.openers.probed(), Openers: p.inherited, Inputs: true, Source: sourceOf(p.target),
 		}
 		placed, err := probe.Place(ctx, p.target, o)
 		if errors.Is(err, probe.ErrNoFunction) {
@@ -409,9 +440,14 @@ func (r *run) replaced(e ptrace.Event) {
 	p.looking.Lock()
 	defer p.looking.Unlock()
 	p.over = true
+	if p.probe != nil && r.openers.probed() {
+		r.mu.Lock()
+		r.executed[e.Target.ID] = p.probe.Openers()
+		r.mu.Unlock()
+	}
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	r.books.Forget(e.Target.ID)
+	r.books.Exec(e.Target.ID)
 }
 
 // tracing lets a process go that a debugger is about to trace: it can have one
@@ -472,6 +508,7 @@ func (r *run) lastLook(ctx context.Context, p *program) error {
 		return err
 	}
 	r.descriptors(p)
+	r.openers.settle(ctx, r, p)
 	o := p.heapOptions()
 	o.Progress = nil
 	sink := r.sink
@@ -572,6 +609,7 @@ func (r *run) report(more ...*leak.Report) *leak.Report {
 	if len(r.flags.hooks) > 0 && !r.hooked.Load() {
 		whole.Notes = append(whole.Notes, "no program of the run has all functions of --alloc and --free, so none of its own allocators was watched")
 	}
+	whole.Notes = append(whole.Notes, r.notes...)
 	whole.Observed.Start = r.clock.Wall
 	whole.Observed.DurationS = r.clock.Now().Seconds()
 	return whole

@@ -144,10 +144,12 @@ func (a *app) finish(r *leak.Report, err error, out *output) error {
 	return codeError{code, nil}
 }
 
-// undecided reports whether no heap of the report could be walked.
+// undecided reports whether no heap of the report could be walked, though
+// somebody tried.
 func undecided(r *leak.Report) bool {
 	for i := range r.Targets {
-		if r.Targets[i].HeapBlocks != nil {
+		t := &r.Targets[i]
+		if t.HeapBlocks != nil || t.Allocator == "" && t.Descriptors != nil {
 			return false
 		}
 	}

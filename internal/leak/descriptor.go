@@ -20,7 +20,7 @@ type Descriptor struct {
 	Access      string  // "r", "w", "rw", or "" when it is not known
 	Size        uint64  // bytes: of a file, a memfd; waiting in a pipe or FIFO, where that is known
 	Inode       uint64  // of files, pipes and sockets; 0 when not known
-	Dev         uint64  // device number of a file, major<<20 | minor as in Mapping
+	Dev         uint64  // device number of a file, as in Mapping
 	Socket      *Socket // of sockets, when the kernel's tables were readable and had it
 }
 

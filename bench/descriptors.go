@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"stanch/internal/fixture"
+	"stanch/internal/leak"
+)
+
+// descriptors measures what it costs to see who opens descriptors, and how
+// long a list of many takes.
+func descriptors(b *bench) []figure {
+	var figures []figure
+	for _, part := range []func(*bench) []figure{descriptorPairs, accepts, listing} {
+		b.step(func(b *bench) { figures = append(figures, part(b)...) })
+	}
+	return figures
+}
+
+// fdwatch is a stanch fds --for that watches.
+type fdwatch struct {
+	b      *bench
+	cmd    *exec.Cmd
+	report string
+	stderr bytes.Buffer
+	read   chan struct{} // closed at the end of stderr
+}
+
+// watchFDs starts stanch fds --for and returns when it sees every call.
+func (b *bench) watchFDs(pid int) *fdwatch {
+	w := &fdwatch{b: b, report: filepath.Join(b.TempDir(), "fds.json"), read: make(chan struct{})}
+	w.cmd = exec.Command("taskset", "-c", loadCPU(), b.stanch, "fds", "--for", "5m", "-o", w.report, strconv.Itoa(pid))
+	errs, err := w.cmd.StderrPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := b.launch(w.cmd); err != nil {
+		b.Fatal(err)
+	}
+	watching := make(chan bool, 1)
+	go func() {
+		defer close(w.read)
+		for s := bufio.NewScanner(errs); s.Scan(); {
+			fmt.Fprintln(&w.stderr, s.Text())
+			if strings.HasPrefix(s.Text(), "watching ") {
+				watching <- true
+			}
+		}
+	}()
+	select {
+	case <-watching:
+	case <-w.read:
+		b.Fatalf("stanch fds ended: %v\n%s", w.cmd.Wait(), w.stderr.String())
+	}
+	return w
+}
+
+// end ends the watch; the CPU time is that of all of stanch.
+func (w *fdwatch) end() (r leak.Report, cpu float64) {
+	if err := w.cmd.Process.Signal(os.Interrupt); err != nil {
+		w.b.Fatal(err)
+	}
+	<-w.read
+	if err := w.cmd.Wait(); err != nil {
+		w.b.Fatalf("stanch fds: %v\n%s", err, w.stderr.String())
+	}
+	usage, _ := w.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	cpu = float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
+	text, err := os.ReadFile(w.report)
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil {
+		w.b.Fatalf("%s: %v", w.report, err)
+	}
+	return r, cpu
+}
+
+// descriptorPairs measures an open and a close in the process that is watched,
+// and in another one.
+func descriptorPairs(b *bench) []figure {
+	exe := fixture.Build(b, "fdbench", "-O2", "-fomit-frame-pointer")
+	watched, other := fixture.Start(b, exe), fixture.Start(b, exe)
+	b.pin(watched.PID())
+	b.pin(other.PID())
+	ns := func(p *fixture.Proc, what string) float64 { return b.number(p.Ask(what+" 300", "ns"), "ns") }
+	var ratios, pairs, calls, otherPairs []float64
+	for range rounds {
+		was, wasCall, wasOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
+		w := b.watchFDs(watched.PID())
+		is, isCall, isOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
+		w.end()
+		again, againCall, againOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
+		ratios = append(ratios, 2*is/(was+again))
+		pairs = append(pairs, (was+again)/2)
+		calls = append(calls, isCall-(wasCall+againCall)/2)
+		otherPairs = append(otherPairs, (isOther-(wasOther+againOther)/2)/2)
+	}
+	traced := stracedPair(b, exe)
+	native := median(pairs)
+	b.Logf("open and close: native %.0f ns, ratios %.2f; in another process %+.1f ns a descriptor call, %+.1f ns another call; strace -k %.0f ns",
+		native, ratios, otherPairs, calls, traced)
+	return []figure{{
+		name: "open and close in a process that stanch fds --for watches, of native", value: median(ratios), bound: 2.5, unit: "x",
+		beside: fmt.Sprintf("native %.0f ns; strace -k %.0f x", native, traced/native),
+	}, {
+		name: "a descriptor call of another process meanwhile, over native", value: median(otherPairs), bound: 6, unit: "ns",
+	}, {
+		name: "another system call of another process meanwhile, over native", value: median(calls), bound: 6, unit: "ns",
+	}}
+}
+
+// stracedPair is what a pair takes below strace with stacks.
+func stracedPair(b *bench, exe string) float64 {
+	p := fixture.Start(b, "/usr/bin/strace", "-k", "-o", "/dev/null", "-e", "trace=open,openat,close,socket,accept4", exe)
+	return b.number(p.Ask("pair 1000", "ns"), "ns")
+}
+
+// accepts measures a server that takes 10,000 connections a second.
+func accepts(b *bench) []figure {
+	const seconds = 5
+	p := fixture.Start(b, fixture.Build(b, "fdbench", "-O2", "-fomit-frame-pointer"))
+	w := b.watchFDs(p.PID())
+	idle := b.cpuSeconds(w.cmd.Process.Pid)
+	answer := p.Ask(fmt.Sprintf("accept 10000 %d", seconds*1000), "accepted")
+	used := b.cpuSeconds(w.cmd.Process.Pid) - idle
+	r, _ := w.end()
+	if n := b.number(answer, "accepted"); n != 10000*seconds {
+		b.Fatalf("the server said %q", answer)
+	}
+	b.Logf("accepts: %s, stanch used %.2f s in %d s; gaps %q", strings.TrimSpace(answer), used, seconds, r.Gaps)
+	return []figure{{
+		name: "stanch's CPU while the watched server accepts 10,000 connections a second", value: 100 * used / seconds, bound: 25, unit: "% of one",
+		beside: fmt.Sprintf("%d stacks and events were lost", lostEvents(r)),
+	}}
+}
+
+// lostEvents counts the gaps of a report.
+func lostEvents(r leak.Report) int {
+	n := len(r.Gaps)
+	for i := range r.Targets {
+		n += len(r.Targets[i].Gaps)
+	}
+	return n
+}
+
+// listing measures stanch fds on a process with as many of 100,000 descriptors
+// as the machine allows.
+func listing(b *bench) []figure {
+	const many = 100000
+	p := fixture.Start(b, fixture.Build(b, "fdbench", "-O2"))
+	n := b.number(p.Ask(fmt.Sprintf("fill %d", many), "filled"), "filled")
+	pid := strconv.Itoa(p.PID())
+	var ours, theirs []float64
+	for range 5 {
+		ours = append(ours, b.run(b.stanch, "fds", "--quiet", pid).took.Seconds())
+		theirs = append(theirs, b.run("lsof", "-n", "-P", "-p", pid).took.Seconds())
+	}
+	b.Logf("fds of %.0f descriptors: %.2f s, lsof %.2f s", n, ours, theirs)
+	f := figure{
+		name: "stanch fds of 100,000 descriptors", value: median(ours), bound: 1.5, unit: "s",
+		beside: fmt.Sprintf("lsof -n -P -p %.2f s", median(theirs)),
+	}
+	if n < many {
+		f.name = "stanch fds of 100,000 descriptors, scaled"
+		f.value *= many / n
+		f.beside = fmt.Sprintf("lsof -n -P -p %.2f s; measured with %.0f, the most that RLIMIT_NOFILE allows here, and scaled", median(theirs)*many/n, n)
+	}
+	return []figure{f}
+}

@@ -1,0 +1,213 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stanch/internal/detect"
+	"stanch/internal/leak"
+	"stanch/internal/proc"
+	"stanch/internal/source/descriptors"
+	"stanch/internal/source/fdtrace"
+	"stanch/internal/source/sampler"
+)
+
+// fdsFlags are the command line of fds.
+type fdsFlags struct {
+	look   lookFlags
+	watch  time.Duration
+	each   bool
+	peer   string
+	module string
+	tree   bool
+	cgroup bool
+}
+
+func (a *app) fds() *cobra.Command {
+	var f fdsFlags
+	cmd := &cobra.Command{
+		Use:   "fds TARGET",
+		Short: "Descriptors and sockets: what is open, in which state, which limit comes when (reads only, unless --for)",
+		Long: `fds lists the descriptors of a process in groups of what is alike, its sockets with state, peer, queues
+and how long they are silent, and what can run out: descriptors, ports, backlogs, tasks, memory. It
+only reads /proc and asks the kernel for its socket tables.
+
+With --for it also watches: each descriptor that is opened meanwhile and stays open gets the stack that
+opened it, from tracepoints in the kernel (eBPF; root, or CAP_BPF and CAP_PERFMON). Those already open
+get the opener that was seen for the same kind since, as likely.`,
+		Args: one("TARGET"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			t, err := a.resolve(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := a.runFDs(cmd.Context(), t, &f)
+			return a.finish(r, err, &f.look.out)
+		},
+	}
+	f.look.out.flags(cmd)
+	fl := cmd.Flags()
+	fl.DurationVar(&f.watch, "for", 0, "watch so long, and name who opens what stays open")
+	fl.BoolVar(&f.each, "all", false, "each descriptor on a line of its own")
+	fl.StringVar(&f.peer, "peer", "", "only sockets with this peer: HOST:PORT, HOST or :PORT")
+	fl.StringVar(&f.module, "module", "", "only descriptors opened by this library, such as libcurl.so (with --for)")
+	fl.BoolVar(&f.tree, "children", false, "with --for: watch its descendants too")
+	fl.BoolVar(&f.cgroup, "cgroup", false, "with --for: watch all processes of its cgroup")
+	fl.StringArrayVar(&f.look.wrappers, "wrapper", nil, "a function that only wraps open or socket, skipped when naming the line")
+	fl.BoolVarP(&f.look.quiet, "quiet", "q", false, "no progress on standard error")
+	return cmd
+}
+
+func (f *fdsFlags) check() error {
+	switch {
+	case f.watch < 0:
+		return usagef("--for takes a time such as 60s, not %v", f.watch)
+	case f.watch == 0 && (f.tree || f.cgroup || f.module != ""):
+		return usagef("--children, --cgroup and --module need to see who opens: add --for 60s")
+	case f.tree && f.cgroup:
+		return usagef("--children and --cgroup exclude one another")
+	}
+	return f.look.out.check()
+}
+
+// runFDs lists the descriptors of a process, and watches it when asked to.
+func (a *app) runFDs(ctx context.Context, t *proc.Target, f *fdsFlags) (*leak.Report, error) {
+	o := newObservation(newProgress(a.std.Err, f.look.quiet), &f.look)
+	defer o.progress.done()
+	o.target = t
+	o.atlas = leak.NewAtlas(o.sink, t.BuildID)
+	o.subject = subjectOf(t, o.clock)
+	o.each = f.each
+	program, err := t.ExecID()
+	if err != nil {
+		return nil, err
+	}
+	o.program = program
+	if f.watch == 0 {
+		if err := o.gauges(ctx); err != nil {
+			return nil, err
+		}
+		if err := (&descriptors.Lister{Clock: o.clock}).Scan(ctx, t, o.sink); err != nil {
+			return nil, err
+		}
+	} else if err := o.ended(o.watchFDs(ctx, f)); err != nil {
+		return nil, err
+	}
+	o.progress.say("naming the lines")
+	return o.conclude(f.config(t)), nil
+}
+
+// scope is what --for watches.
+func (f *fdsFlags) scope() fdtrace.Scope {
+	switch {
+	case f.tree:
+		return fdtrace.Tree
+	case f.cgroup:
+		return fdtrace.Cgroup
+	}
+	return fdtrace.OneProcess
+}
+
+func (f *fdsFlags) config(t *proc.Target) detect.Config {
+	c := f.look.config()
+	c.Peer, c.Module = f.peer, f.module
+	c.ImportsSelect = importsSelect(t)
+	return c
+}
+
+// importsSelect reports whether a program uses select(2), which cannot take
+// descriptors above 1,023.
+func importsSelect(t *proc.Target) bool {
+	return t.Imports("select", "__select", "pselect", "__fdelt_chk")
+}
+
+// watchFDs watches for --for, or until Ctrl-C.
+func (o *observation) watchFDs(ctx context.Context, f *fdsFlags) error {
+	w := o.watchDescriptors(ctx, f.scope())
+	samples := background(ctx, func(ctx context.Context) error {
+		return (&sampler.Sampler{Clock: o.clock}).Watch(ctx, o.target, o.sink)
+	})
+	o.progress.say("watching %s", o.name())
+	err := o.pass(ctx, f.watch)
+	return errors.Join(err, samples.end(), w.end())
+}
+
+// pass lets the target run for a while, or until Ctrl-C or its end.
+func (o *observation) pass(ctx context.Context, long time.Duration) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	began := o.clock.Now()
+	for left := long; left > 0; left = long - (o.clock.Now() - began) {
+		o.progress.left("%v left; Ctrl-C reports what there is", left.Round(time.Second))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(left):
+			return nil
+		case <-tick.C:
+			if err := o.present(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sourceOf says what a descriptor of t is.
+func sourceOf(t *proc.Target) func(int) string {
+	return func(num int) string { return descriptors.Source(t, num) }
+}
+
+// descriptorWatch lists what a target has open while it is watched, and sees
+// who opens and closes it, where the kernel lets stanch.
+type descriptorWatch struct {
+	lists  *task
+	tracer *fdtrace.Tracer // nil when nobody sees who opens
+	traced *task
+}
+
+// watchDescriptors begins it. Without the right to trace, the report says so
+// and what is left.
+func (o *observation) watchDescriptors(ctx context.Context, scope fdtrace.Scope) *descriptorWatch {
+	w := &descriptorWatch{}
+	if tracer, err := o.trace(scope); err != nil {
+		o.note("who opens descriptors is not seen: %v", err)
+	} else {
+		w.tracer = tracer
+		w.traced = background(ctx, func(ctx context.Context) error { return tracer.Watch(ctx, o.target, o.sink) })
+	}
+	w.lists = background(ctx, func(ctx context.Context) error {
+		return (&descriptors.Lister{Clock: o.clock}).Watch(ctx, o.target, o.sink)
+	})
+	return w
+}
+
+// trace makes a tracer that sees every call from now on.
+func (o *observation) trace(scope fdtrace.Scope) (*fdtrace.Tracer, error) {
+	tracer, err := fdtrace.Load(fdtrace.Options{Clock: o.clock, Atlas: o.atlas, Scope: scope})
+	if err != nil {
+		return nil, err
+	}
+	if err := tracer.Start(o.target); err != nil {
+		return nil, errors.Join(err, tracer.Close())
+	}
+	return tracer, nil
+}
+
+// end ends it with a last listing. It may be called twice, and of no watch.
+func (w *descriptorWatch) end() error {
+	if w == nil {
+		return nil
+	}
+	err := w.lists.end()
+	if w.tracer == nil {
+		return err
+	}
+	return errors.Join(err, w.traced.end(), w.tracer.Close())
+}
