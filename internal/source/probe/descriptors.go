@@ -19,6 +19,7 @@ type descriptors struct {
 	first   map[int]opener // of what was open before the probe
 	started bool
 	failed  bool // /proc/PID/fd cannot be read, and that was said
+	rest    int  // looks for which it is not read: with very many it takes long
 }
 
 // descriptor is one that is open.
@@ -75,16 +76,9 @@ func (p *Probe) followDescriptors(head *bookHead, last bool, sink leak.Sink) err
 	if err != nil {
 		return err
 	}
-	open, err := p.openNumbers()
+	open, err := p.opened(last, sink)
 	if err != nil {
-		if p.t.Check() != nil {
-			return err
-		}
-		if !d.failed {
-			d.failed = true
-			p.gap(sink, "/proc/PID/fd cannot be read: descriptors that nobody saw opening or closing are not told", 0)
-		}
-		open = nil
+		return err
 	}
 	if err := p.putOpen(head, open); err != nil {
 		return err
@@ -97,9 +91,31 @@ func (p *Probe) followDescriptors(head *bookHead, last bool, sink leak.Sink) err
 		return err
 	}
 	before = append(before, make([]fdWord, len(words)-min(len(words), len(before)))...)
-	p.settle(&settling{before: before, words: words, open: open, known: !d.failed, last: last}, sink)
+	p.settle(&settling{before: before, words: words, open: open, known: open != nil, last: last}, sink)
 	p.lost("more descriptors than the probe has books for: who opened them was not recorded", head.fdsLost, sink)
 	return nil
+}
+
+// opened lists /proc/PID/fd; nil when that was not done.
+func (p *Probe) opened(last bool, sink leak.Sink) (map[int]bool, error) {
+	d := &p.descriptors
+	if d.rest > 0 && !last {
+		d.rest--
+		return nil, nil
+	}
+	open, err := p.openNumbers()
+	if err == nil {
+		d.rest = len(open) / 5000
+		return open, nil
+	}
+	if p.t.Check() != nil {
+		return nil, err
+	}
+	if !d.failed {
+		d.failed = true
+		p.gap(sink, "/proc/PID/fd cannot be read: descriptors that nobody saw opening or closing are not told", 0)
+	}
+	return nil, nil
 }
 
 // settling is one comparison of records with what is open.
@@ -124,20 +140,8 @@ func (p *Probe) settle(s *settling, sink leak.Sink) {
 		d.said, d.stale = map[int]descriptor{}, map[int]uint64{}
 	}
 	s.doubt = map[int]uint64{}
-	numbers := map[int]bool{}
-	for n := range s.words {
-		if s.words[n] != 0 {
-			numbers[n] = true
-		}
-	}
-	for n := range d.said {
-		numbers[n] = true
-	}
-	for n := range s.open {
-		numbers[n] = true
-	}
 	var gone, came []int
-	for n := range numbers {
+	for _, n := range d.numbers(s) {
 		if !s.last && n < len(s.words) && s.words[n] != s.before[n] {
 			continue
 		}
@@ -162,14 +166,35 @@ func (p *Probe) settle(s *settling, sink leak.Sink) {
 	d.doubt, d.started = s.doubt, true
 }
 
+// numbers lists those about which something is known.
+func (d *descriptors) numbers(s *settling) []int {
+	var out []int
+	for n, w := range s.words {
+		if w != 0 {
+			out = append(out, n)
+		}
+	}
+	for n := range s.open {
+		if s.word(n) == 0 {
+			out = append(out, n)
+		}
+	}
+	for n := range d.said {
+		if s.word(n) == 0 && !s.open[n] {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // isOpen reports whether a number is open: by /proc/PID/fd, or by its record
 // where that could not be read. A record that says more than /proc/PID/fd is
 // one whose descriptor was closed by nobody that we saw.
 func (d *descriptors) isOpen(s *settling, n int) bool {
 	w := s.word(n)
 	if !s.known {
-		_, said := d.said[n]
-		return w.open() || said && uint64(w) == d.said[n].word
+		was, said := d.said[n]
+		return d.seen(n, w) || said && uint64(w) == was.word
 	}
 	if w.open() && !s.open[n] {
 		d.stale[n] = uint64(w)

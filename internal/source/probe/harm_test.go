@@ -222,12 +222,12 @@ func TestKilled(t *testing.T) {
 			// Stops with more threads than one repeat their requests: the
 			// package that makes them tests each. Here the writes count, of a long
 			// row of them the first.
-			if strings.HasPrefix(names[n-1], "write memory") {
+			if strings.HasPrefix(names[n-1], "write") {
 				row++
 			} else {
 				row = 0
 			}
-			if which.prefix == "step" && n%5 != 0 && (row == 0 || row > 12) {
+			if n%5 != 0 && (row > 12 || row == 0 && which.prefix == "step") {
 				continue
 			}
 			cmd := helperCommand(exe, fmt.Sprintf("cycle %d", prog.PID()), fmt.Sprintf("%s=%d", which.env, n))

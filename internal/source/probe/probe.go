@@ -15,6 +15,16 @@
 // release of what is not held is told as well, which costs a second stack for
 // each pair; events wait in a bounded ring that each look empties.
 //
+// With [Options.Descriptors] a table by number has one word for each descriptor:
+// who opened it and when, and how the one before went. What is hooked are not
+// functions but the system calls in libc, each wherever it stands, so that fopen
+// and posix_spawn are seen like open. A record goes before the close and comes
+// after the call that opens, so that a number never has two owners. Of glibc from
+// 2.41 on, whose system calls all go through one place, and of musl, only
+// /proc/PID/fd is followed. In glibc before, a thread that is cancelled in the
+// some hundred instructions between its system call's return and the wrapper's
+// end of cancellation runs its cleanup handlers, but is not unwound.
+//
 // The target survives whatever happens to stanch. The hooks go quiet when
 // their lease is not renewed for five seconds, and in forked children at once
 // (MADV_WIPEONFORK, Linux 4.14). [Detach] removes what a killed stanch left.
@@ -69,7 +79,8 @@ type Options struct {
 	// Inputs says where bytes came from that a thread had read last when it
 	// asked for 64 KiB or more at once, as leak.Input.
 	Inputs bool
-	// Source says what a descriptor of the target is, for Inputs; it may be nil.
+	// Source says what a descriptor of the target is, for Inputs; it may be nil. It
+	// must not use the Probe.
 	Source func(num int) string
 	// Openers are those of the program that this process has executed before, of
 	// whose descriptors some may still be open; nil when there was none.
