@@ -27,12 +27,11 @@ type books struct {
 	copies  []*copied
 	syncs   []*listing
 	fails   map[failKey]*failure
-	losses  *losses
-	allLost uint64 // since when nothing is certain
-	told    uint64 // dropped events that have been dealt with
-	unknown uint64 // descriptors whose opener could not be told
-	began   uint64 // CLOCK_BOOTTIME in ns
-	stacks0 uint64 // openings without a stack
+	strange map[uint32]uint64 // processes that were looked for in vain, and when
+	allLost uint64            // since when nothing is certain
+	told    uint64            // dropped events that have been dealt with
+	unknown uint64            // descriptors whose opener could not be told
+	stacks0 uint64            // openings without a stack
 	seen    atomic.Int64
 	cpu     atomic.Int64
 }
@@ -57,7 +56,7 @@ type table struct {
 	quiet    bool
 	copy     *copied          // what it was copied from, until that is settled
 	suspects map[int32]uint64 // open, and nobody saw them come; since when
-	missed   uint64           // when something that was not seen happened last
+	doubt    uint64           // something was lost that was done to any number until then
 }
 
 // dueSlot is a slot that is to be settled once nothing earlier can come.
@@ -70,7 +69,7 @@ type dueSlot struct {
 func newBooks(t *Tracer, target *proc.Target) *books {
 	b := &books{
 		t: t, live: map[uint32]*process{}, tables: map[uint64]*table{}, files: &tables{known: map[fileKey]*unwind.Table{}},
-		fails: map[failKey]*failure{}, began: bootNow(),
+		fails: map[failKey]*failure{}, strange: map[uint32]uint64{},
 	}
 	b.target = &process{id: target.ID, code: newCode(target, t.o.Atlas, b.files)}
 	return b
@@ -114,7 +113,7 @@ func (b *books) join(p *process, files uint64) *table {
 	}
 	if p.table != t {
 		if p.table != nil {
-			b.leave(p)
+			b.leave(p, bootNow())
 		}
 		p.table = t
 		t.users++
@@ -122,12 +121,32 @@ func (b *books) join(p *process, files uint64) *table {
 	return t
 }
 
+// tableOf is the table at an address that a process uses at a time.
+func (b *books) tableOf(p *process, files, at uint64) *table {
+	if t := b.tables[files]; t != nil && (t == p.table || t.owner == p) {
+		return t
+	}
+	return b.strayed(p, files, at)
+}
+
+// strayed gives a process the table it uses when the event that said how it
+// came to it was lost, as that of an execve.
+func (b *books) strayed(p *process, files, at uint64) *table {
+	delete(b.tables, files)
+	if p.table == nil || p.table.users > 1 {
+		return b.join(p, files)
+	}
+	b.move(p.table, files)
+	b.doubtAll(p.table, at)
+	return p.table
+}
+
 // leave takes the table from a process.
-func (b *books) leave(p *process) {
+func (b *books) leave(p *process, at uint64) {
 	p.table.users--
 	if p.table.users > 0 {
 		if p.table.owner == p {
-			b.handOver(p)
+			b.handOver(p, at)
 		}
 		p.table = nil
 		return
@@ -140,21 +159,35 @@ func (b *books) leave(p *process) {
 	p.table = nil
 }
 
-// handOver makes another user of the table its owner.
-func (b *books) handOver(p *process) {
+// handOver makes another user of the table its owner, under whose name its
+// descriptors are said from now on.
+func (b *books) handOver(p *process, at uint64) {
+	t := p.table
 	for _, other := range b.live {
-		if other != p && other.table == p.table {
-			p.table.owner = other
-			return
+		if other == p || other.table != t {
+			continue
 		}
+		t.owner = other
+		for _, num := range t.numbers() {
+			if s := t.slots[num]; s.said.open {
+				b.sink.Release(leak.Release{At: b.at(at), Ref: ref(p, num), Call: "exit"})
+				b.sink.Acquire(leak.Acquire{At: b.at(at), Ref: ref(other, num), Stack: s.said.stack, Weight: 1, Exact: true, Call: "fork"})
+			}
+		}
+		return
 	}
+}
+
+// ref names a descriptor of a process.
+func ref(p *process, num int32) leak.Ref {
+	return leak.Ref{Proc: p.id, Kind: leak.KindDescriptor, ID: uint64(num)}
 }
 
 // slot finds or makes a number's slot.
 func (t *table) slot(num int32) *slot {
 	s := t.slots[num]
 	if s == nil {
-		s = &slot{base: holder{maybe: t.vague}}
+		s = &slot{base: holder{maybe: t.vague}, doubt: t.doubt}
 		t.slots[num] = s
 	}
 	return s
@@ -190,10 +223,7 @@ func (b *books) event(e *event, tail []byte) {
 
 // called notes what a call did.
 func (b *books) called(p *process, e *event, tail []byte) {
-	t := b.tables[e.Files]
-	if t == nil {
-		t = b.join(p, e.Files)
-	}
+	t := b.tableOf(p, e.Files, e.Exit)
 	a := action{enter: e.Enter, exit: e.Exit, call: callNames[e.Nr]}
 	switch classOf[e.Nr&511] {
 	case classCloseRange:
@@ -251,11 +281,18 @@ func (b *books) act(t *table, num int32, a action) {
 	}
 	s.recent = append(s.recent, a)
 	for _, c := range b.copies {
-		c.touched(t, num, &a)
+		if t == c.from && a.enter <= c.exit && a.exit >= c.enter {
+			b.doubtCopy(c, num) // it may have taken effect before the copy was made, or after
+		}
 	}
+	b.later(t, num, s, a.exit)
+}
+
+// later settles a number at a time, when all events from before will have come.
+func (b *books) later(t *table, num int32, s *slot, at uint64) {
 	if !s.due {
 		s.due = true
-		b.due = append(b.due, dueSlot{t, num, a.exit + grace})
+		b.due = append(b.due, dueSlot{t, num, at + grace})
 	}
 }
 
@@ -267,7 +304,7 @@ const historyMost = 64
 func (s *slot) now() holder {
 	end, sure := s.settle()
 	if !sure {
-		end.stack, end.call, end.maybe = 0, "", len(s.recent) == 0
+		end.stack, end.call, end.maybe = 0, "", end.maybe || len(s.recent) == 0
 	}
 	return end
 }
@@ -279,7 +316,7 @@ func (b *books) say(t *table, num int32, s *slot) {
 		b.unknown++
 		end.stack, end.call = 0, ""
 	}
-	ref := leak.Ref{Proc: t.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}
+	ref := ref(t.owner, num)
 	var closer *action
 	for i := range s.recent {
 		a := &s.recent[i]
@@ -290,10 +327,7 @@ func (b *books) say(t *table, num int32, s *slot) {
 	release := func(at uint64) {
 		r := leak.Release{At: b.at(at), Ref: ref}
 		if closer != nil {
-			r.Call = closer.call
-			if !closer.opens {
-				r.Stack = closer.stack
-			}
+			r.Call, r.Stack = closer.call, closer.stack
 		}
 		b.sink.Release(r)
 	}

@@ -12,18 +12,28 @@ import (
 type copied struct {
 	from, to    *table
 	enter, exit uint64 // between these the copy was made
-	base        map[int32]holder
+	base        map[int32]inherited
 }
 
-// touched notes an action on the original that may have taken effect before or
-// after the copy was made.
-func (c *copied) touched(t *table, num int32, a *action) {
-	if t != c.from || a.enter > c.exit || a.exit < c.enter {
+// inherited is what a copy holds, and when the original came to it.
+type inherited struct {
+	holder
+	origin uint64
+}
+
+// doubtCopy makes the opener of a number in a copy unknown, and in copies of
+// that.
+func (b *books) doubtCopy(c *copied, num int32) {
+	h, ok := c.base[num]
+	if !ok {
 		return
 	}
-	if h, ok := c.base[num]; ok {
-		h.stack = 0
-		c.base[num] = h
+	h.stack = 0
+	c.base[num] = h
+	for _, other := range b.copies {
+		if other.from == c.to && other != c {
+			b.doubtCopy(other, num)
+		}
 	}
 }
 
@@ -41,7 +51,7 @@ func (b *books) forked(e *event, tail []byte) {
 	}
 	child := b.add(e.Subject, e.Visible, e.Start)
 	child.code.inherit(parent.code)
-	from := b.join(parent, e.Before)
+	from := b.tableOf(parent, e.Before, e.Exit)
 	if e.Files == e.Before {
 		b.join(child, e.Files)
 		return
@@ -58,12 +68,17 @@ func (b *books) fresh(p *process, files uint64) *table {
 }
 
 func (b *books) copyTable(from, to *table, e *event, tail []byte, call string) {
-	c := &copied{from: from, to: to, enter: e.Enter, exit: e.Exit, base: map[int32]holder{}}
+	c := &copied{from: from, to: to, enter: e.Enter, exit: e.Exit, base: map[int32]inherited{}}
 	bitmap(tail).each(func(num int32) {
-		h := holder{open: true, at: e.Exit, call: call}
+		h := inherited{holder: holder{open: true, at: e.Exit, call: call}, origin: e.Exit}
+		if from.copy != nil {
+			if was, ok := from.copy.base[num]; ok {
+				h.stack, h.origin = was.stack, was.origin
+			}
+		}
 		if s := from.slots[num]; s != nil {
 			was := s.now()
-			h.stack, h.quiet = was.stack, false
+			h.stack, h.origin = was.stack, was.at
 			for i := range s.recent {
 				if s.recent[i].exit >= e.Enter {
 					h.stack = 0
@@ -77,6 +92,14 @@ func (b *books) copyTable(from, to *table, e *event, tail []byte, call string) {
 	})
 	b.copies = append(b.copies, c)
 	to.copy = c
+}
+
+// doubtOf tells until when something was lost that was done to a number.
+func (t *table) doubtOf(num int32) uint64 {
+	if s := t.slots[num]; s != nil {
+		return max(t.doubt, s.doubt)
+	}
+	return t.doubt
 }
 
 // ripe says what copies hold that are old enough.
@@ -108,22 +131,23 @@ func (b *books) inherit(c *copied, num int32) {
 	if !ok {
 		return
 	}
+	if doubt := c.from.doubtOf(num); doubt >= h.origin {
+		b.doubtCopy(c, num)
+		h = c.base[num]
+	}
 	delete(c.base, num)
 	s := c.to.slot(num)
-	b.acquire(leak.Ref{Proc: c.to.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}, h)
-	s.base, s.said = h, h
+	b.acquire(ref(c.to.owner, num), h.holder)
+	s.base, s.said = h.holder, h.holder
 }
 
 // executed is a successful execve: what was marked close-on-exec is closed,
 // and another program runs.
 func (b *books) executed(p *process, e *event, tail []byte) {
 	t := p.table
-	if t != nil && t.copy != nil {
-		b.finish(t.copy)
-	}
 	switch {
 	case t == nil:
-		b.join(p, e.Files)
+		b.strayed(p, e.Files, e.Exit)
 	case b.tables[e.Files] == t:
 		b.compare(t, bitmap(tail), e, "exec")
 	case t.users > 1:
@@ -163,6 +187,13 @@ func (b *books) parted(p *process, e *event, tail []byte) {
 
 // compare closes what the kernel's table does not hold.
 func (b *books) compare(t *table, bits bitmap, e *event, call string) {
+	if t.copy != nil {
+		for num := range t.copy.base {
+			if !bits.has(num) {
+				b.inherit(t.copy, num)
+			}
+		}
+	}
 	for num, s := range t.slots {
 		if s.mayBeOpen() && !bits.has(num) && (e.Bytes == e.Most || int(num) < len(bits)*8) {
 			b.act(t, num, action{enter: e.Exit, exit: e.Exit, closes: true, call: call})
@@ -191,13 +222,13 @@ func (b *books) end(p *process, at uint64) {
 		for _, num := range t.numbers() {
 			s := t.slots[num]
 			if s.said.open {
-				b.sink.Release(leak.Release{At: b.at(at), Ref: leak.Ref{Proc: t.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}, Call: "exit"})
+				b.sink.Release(leak.Release{At: b.at(at), Ref: ref(t.owner, num), Call: "exit"})
 			}
 			b.forgetUse(p, num)
 		}
 		clear(t.slots)
 	}
-	b.leave(p)
+	b.leave(p, at)
 }
 
 // numbers lists the numbers of a table in order.

@@ -27,7 +27,7 @@ func build(t testing.TB, source string, flags ...string) string {
 	if filepath.Ext(source) == ".cc" {
 		compiler = "g++"
 	}
-	args := append([]string{"-O2", "-g", "-fomit-frame-pointer", "-o", exe, source, "-pthread"}, flags...)
+	args := append([]string{"-O2", "-g", "-fomit-frame-pointer", "-fno-optimize-sibling-calls", "-o", exe, source, "-pthread"}, flags...)
 	if out, err := exec.Command(compiler, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", source, err, out)
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf/link"
 
-	"stanch/internal/leak"
 	"stanch/internal/proc"
 )
 
@@ -129,6 +128,9 @@ func (b *books) inScope(p listed, watched map[uint32]bool) bool {
 // meet makes the books of a process that was there before it was watched.
 func (b *books) meet(l listed, all *listing, quiet bool) *process {
 	p := b.add(l.Tgid, l.Visible, l.Start)
+	if t := b.tables[l.Files]; t != nil && all.procs[t.owner.tgid].Files != l.Files {
+		delete(b.tables, l.Files) // of a process whose end has not been noted
+	}
 	t := b.join(p, l.Files)
 	if t.vague {
 		t.quiet = quiet
@@ -141,6 +143,10 @@ func (b *books) meet(l listed, all *listing, quiet bool) *process {
 // late makes the books of a process whose beginning was not seen, for it came
 // into the cgroup from outside, or its event was dropped.
 func (b *books) late(tgid uint32) *process {
+	const again = uint64(time.Second)
+	if at, ok := b.strange[tgid]; ok && bootNow()-at < again {
+		return nil
+	}
 	l, err := b.t.list()
 	if err != nil {
 		return nil
@@ -149,8 +155,15 @@ func (b *books) late(tgid uint32) *process {
 		_ = b.t.objects.Maps["watch"].Put(tgid, uint64(0)) // without it, its descriptors cannot be compared
 		return b.meet(p, l, false)
 	}
+	if len(b.strange) > strangeMost {
+		clear(b.strange)
+	}
+	b.strange[tgid] = bootNow()
 	return nil
 }
+
+// strangeMost bounds the processes that were looked for in vain.
+const strangeMost = 1 << 12
 
 // resync compares the books with the kernel's tables.
 func (b *books) resync() {
@@ -169,6 +182,14 @@ func (b *books) compareAll(now uint64) {
 			continue
 		}
 		l.seen = true
+		for tgid, p := range l.procs {
+			if p.Bytes > 0 && b.live[tgid] == nil && p.Files != 0 {
+				b.meet(p, l, false) // its fork was not noted
+			}
+			if known := b.live[tgid]; known != nil && p.Files != 0 && known.table != nil && b.tables[p.Files] != known.table && known.table.owner == known && known.since < l.at {
+				b.strayed(known, p.Files, l.at)
+			}
+		}
 		done := map[*table]bool{}
 		for tgid, p := range b.live {
 			bits, ok := l.bits[tgid]
@@ -189,7 +210,7 @@ func (b *books) compareAll(now uint64) {
 func (b *books) compareTable(p *process, bits bitmap, l listed) {
 	t := p.table
 	if t.copy != nil {
-		b.finish(t.copy)
+		return // too early to tell
 	}
 	complete := l.Bytes == l.Most
 	if l.Bytes == 0 {
@@ -232,15 +253,16 @@ func (b *books) compareTable(p *process, bits bitmap, l listed) {
 		}
 		delete(t.suspects, num)
 		call := "received"
-		if t.vague || t.missed != 0 || s != nil && s.base.maybe {
+		if t.vague || t.doubt != 0 || s != nil && s.base.maybe {
 			call = ""
 		}
 		b.unknown++
-		h := holder{open: true, at: since, call: call}
+		h := holder{open: true, at: l.At, call: call}
 		if s == nil {
 			s = t.slot(num)
 		}
-		b.acquire(leak.Ref{Proc: t.owner.id, Kind: leak.KindDescriptor, ID: uint64(num)}, h)
+		b.say(t, num, s)
+		b.acquire(ref(t.owner, num), h)
 		s.base, s.recent, s.said = h, s.recent[:0], h
 	})
 	if t.quiet {

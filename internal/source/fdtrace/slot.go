@@ -34,6 +34,7 @@ type slot struct {
 	recent []action // in the order of their ends, which is not that of what they did
 	said   holder   // what the sink knows
 	due    bool     // waits to be settled
+	doubt  uint64   // something was lost that was done to it until then
 }
 
 // last is when the newest action ended.
@@ -45,6 +46,18 @@ func (s *slot) last() uint64 {
 	return last
 }
 
+// first is when the oldest action began, 0 when there is none.
+func (s *slot) first() uint64 {
+	if len(s.recent) == 0 {
+		return 0
+	}
+	first := s.recent[0].enter
+	for i := range s.recent {
+		first = min(first, s.recent[i].enter)
+	}
+	return first
+}
+
 // orderMost bounds the actions that are put in order by trying.
 const orderMost = 6
 
@@ -53,13 +66,22 @@ const orderMost = 6
 // that is open is not given again, and one that is closed is not closed. sure
 // is false when the orders that remain end differently.
 func (s *slot) settle() (end holder, sure bool) {
+	end, sure = s.order()
+	if s.doubt > 0 && max(s.last(), s.base.at) <= s.doubt {
+		end = holder{maybe: true, at: s.doubt}
+		sure = false
+	}
+	return end, sure
+}
+
+func (s *slot) order() (end holder, sure bool) {
 	if len(s.recent) == 0 {
 		return s.base, !s.base.maybe
 	}
 	if len(s.recent) > orderMost {
 		return s.lastAlone()
 	}
-	o := order{actions: s.recent}
+	o := order{actions: s.recent, doubt: s.doubt >= s.first()}
 	o.try(s.base, 0)
 	if o.found {
 		return o.end, o.sure
@@ -89,6 +111,7 @@ type order struct {
 	actions     []action
 	end         holder
 	found, sure bool
+	doubt       bool // something between them was lost
 }
 
 func (o *order) try(now holder, done uint) {
@@ -113,7 +136,7 @@ func (o *order) try(now holder, done uint) {
 // says and the actions in done have.
 func (o *order) mayBeNext(i int, now holder, done uint) bool {
 	a := &o.actions[i]
-	if !now.maybe && !now.quiet && a.opens != a.closes && a.opens == now.open {
+	if !now.maybe && !now.quiet && !o.doubt && a.opens != a.closes && a.opens == now.open {
 		return false
 	}
 	for j := range o.actions {

@@ -31,6 +31,7 @@ func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer hurry()()
 	b := t.books
 	b.sink = sink
 	before := threadTime()
@@ -54,8 +55,13 @@ func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink)
 // finish says everything that has happened until now.
 func (t *Tracer) finish() error {
 	b := t.books
-	// Twice, so that what came unseen has been seen for long enough.
-	for range 2 {
+	// Twice, so that what came unseen has been seen for long enough; and twice
+	// more where a listing has first to find what was lost.
+	rounds := 2
+	for n := 0; n < rounds; n++ {
+		if b.told > 0 {
+			rounds = 4
+		}
 		b.resync()
 		end := bootNow() + grace + uint64(suspicion)
 		for now := uint64(0); now < end; {
@@ -109,19 +115,35 @@ func (b *books) over() bool {
 
 // tick does what waits for its time. All events up to now have been taken.
 func (b *books) tick(now uint64) {
-	b.dropped(now)
+	b.dropped()
 	b.ripe(now)
 	b.compareAll(now)
 	n := 0
 	for n < len(b.due) && b.due[n].at <= now {
 		d := b.due[n]
 		n++
-		if s := d.table.slots[d.num]; s != nil {
-			s.due = false
-			b.say(d.table, d.num, s)
+		s := d.table.slots[d.num]
+		if s == nil {
+			continue
 		}
+		if at := s.last() + grace; at > now {
+			b.due = append(b.due, dueSlot{d.table, d.num, at})
+			continue
+		}
+		s.due = false
+		b.say(d.table, d.num, s)
 	}
 	b.due = append(b.due[:0], b.due[n:]...)
+}
+
+// hurry lets the calling thread run before others where that is allowed, since
+// events are lost while it waits, and gives the way back.
+func hurry() (back func()) {
+	const ahead = -10
+	if unix.Setpriority(unix.PRIO_PROCESS, 0, ahead) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, 0) }
 }
 
 // threadTime is the CPU time of the calling thread.

@@ -61,8 +61,10 @@ struct files_struct {
   struct fdtable *fdt;
 } KERNEL;
 
+/* Indexed by a variable, so it must have the kernel's size. */
 struct upid {
   s32 nr;
+  void *ns;
 } KERNEL;
 
 struct pid {
