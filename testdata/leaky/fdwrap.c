@@ -12,6 +12,7 @@
  *   rawclose    ->  "ok": the last of by_open_read is closed likewise
  *   threads N   ->  "ok": so many rounds of open and close in four threads
  *   pairs N     ->  "ok NS": nanoseconds that an open and its close take
+ *   reads N     ->  "ok NS": nanoseconds that a read of one byte takes
  *   fork        ->  "ok PID": a child that waits
  *   exec        ->  executes itself again
  */
@@ -245,11 +246,23 @@ static void *rounds(void *arg) {
   return 0;
 }
 
-static double pairs(long n) {
+static void pair(int zero) {
+  (void)zero;
+  close(open("/dev/null", O_RDONLY));
+}
+
+static void read_one(int zero) {
+  char c;
+  if (read(zero, &c, 1) != 1) fixture_die("read");
+}
+
+static double timed(long n, void (*what)(int)) {
   struct timespec from, to;
+  int zero = open("/dev/zero", O_RDONLY);
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
-  for (long i = 0; i < n; i++) close(open("/dev/null", O_RDONLY));
+  for (long i = 0; i < n; i++) what(zero);
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+  close(zero);
   return ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / (double)n;
 }
 
@@ -319,7 +332,9 @@ int main(int argc, char **argv) {
       for (int i = 0; i < 4; i++) pthread_join(t[i], 0);
       puts("ok");
     } else if (!strcmp(word, "pairs")) {
-      printf("ok %.1f\n", pairs(count));
+      printf("ok %.1f\n", timed(count, pair));
+    } else if (!strcmp(word, "reads")) {
+      printf("ok %.1f\n", timed(count, read_one));
     } else if (!strcmp(word, "fork")) {
       pid_t pid = fork();
       if (pid == 0) {
