@@ -74,7 +74,7 @@ func accumulating(p *Pass) {
 	}
 	window := p.watchedFDs()
 	for _, s := range p.fds().sites {
-		if p.fds().closing[s.site.key] || !s.accumulates(p) {
+		if p.fds().closing[s.site.lines] || !s.accumulates(p) {
 			continue
 		}
 		noun := fdNoun(s.open, s.held)

@@ -49,7 +49,7 @@ func closeWait(p *Pass) {
 			entered := w.thirds[0] + w.thirds[1] + w.thirds[2]
 			if opener != nil && opener.accumulates(p) {
 				entered = max(entered, opener.held)
-				p.fds().closing[w.site.key] = true
+				p.fds().closing[w.site.lines] = true
 			}
 			f.Rate, f.Exhaustion = keptRate(p, entered, window)
 			p.fds().explains(&f)
@@ -78,13 +78,16 @@ func waitings(p *Pass) []*waiting {
 		}
 		key := ""
 		if e.site != nil {
-			key = e.site.key
+			key = e.site.lines
 		}
 		w := byKey[key]
 		if w == nil {
 			w = &waiting{site: e.site}
 			byKey[key] = w
 			out = append(out, w)
+		}
+		if e.site != nil && e.site.key < w.site.key {
+			w.site = e.site
 		}
 		w.entries = append(w.entries, e)
 		if e.StateAt > start && window > 0 {
@@ -126,7 +129,7 @@ func (w *waiting) opener(p *Pass) *fdSite {
 	if w.site == nil {
 		return nil
 	}
-	i := slices.IndexFunc(p.fds().sites, func(s *fdSite) bool { return s.site.key == w.site.key })
+	i := slices.IndexFunc(p.fds().sites, func(s *fdSite) bool { return s.site.lines == w.site.lines })
 	if i < 0 {
 		return nil
 	}

@@ -34,7 +34,7 @@ func failing(p *Pass) {
 		s := p.names.stack(x.Stack)
 		key := x.Errno + ":"
 		if s != nil {
-			key += s.key
+			key += s.lines
 		}
 		f := byKey[key]
 		if f == nil {

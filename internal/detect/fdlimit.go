@@ -17,9 +17,6 @@ var FDLimit = &Detector{
 	Run:  nearLimits,
 }
 
-// plenty is the part of a shared resource below which its growth is no risk.
-const plenty = 0.1
-
 // soon is the time within which a limit that is not near yet is a risk.
 const soon = 24 * time.Hour
 
@@ -42,9 +39,7 @@ func nearLimits(p *Pass) {
 		}
 		t, grows := rising(u.Points)
 		var x *leak.Exhaustion
-		// What others use too grows and shrinks with them: while there is plenty of
-		// it, that foretells nothing.
-		if grows && t.grown >= leastDescriptors && (isDescriptors(*u) || float64(u.Used) >= plenty*float64(u.Max)) {
+		if grows && t.grown >= leastDescriptors && foretells(u) {
 			if in := left(u) / t.perHour * 3600; in < soon.Seconds() {
 				x = &leak.Exhaustion{Limit: u.Limit, InS: in, LowS: ptr(left(u) / t.high * 3600), HighS: ptr(left(u) / t.low * 3600)}
 			}

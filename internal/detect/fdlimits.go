@@ -25,7 +25,7 @@ func fdLimits(p *ledger.Process) []leak.ReportLimit {
 		if rate, ok := usageRate(u); ok {
 			l.RatePerHour = ptr(rate)
 		}
-		if r, ok := rising(u.Points); ok && u.Max > 0 && !p.Ended() {
+		if r, ok := rising(u.Points); ok && u.Max > 0 && foretells(u) && !p.Ended() {
 			if in := left(u) / r.perHour * 3600; in <= farthest.Seconds() {
 				l.InS = ptr(in)
 			}
@@ -50,6 +50,20 @@ func fdLimits(p *ledger.Process) []leak.ReportLimit {
 		return cmp.Compare(fullness(&b), fullness(&a))
 	})
 	return out
+}
+
+// plenty is the part of a shared resource below which its growth foretells
+// nothing.
+const plenty = 0.1
+
+// foretells reports whether the growth of a use says when its limit comes. What
+// others use too grows and shrinks with them.
+func foretells(u *ledger.UsageSeries) bool {
+	switch u.Name {
+	case leak.UsageFiles, leak.UsageTCPMemory, leak.UsageConntrack, leak.UsageCommit, leak.UsageHostMemory, leak.UsageUserTasks:
+		return float64(u.Used) >= plenty*float64(u.Max)
+	}
+	return true
 }
 
 func fullness(l *leak.ReportLimit) float64 {

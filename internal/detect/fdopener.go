@@ -40,12 +40,12 @@ func (g *fdGroup) opener() (*site, string) {
 			continue
 		}
 		all++
-		n[e.site.key]++
-		if most == nil || n[e.site.key] > n[most.site.key] {
+		n[e.site.lines]++
+		if most == nil || n[e.site.lines] > n[most.site.lines] {
 			most = e
 		}
 	}
-	if most == nil || n[most.site.key]*3 < all*2 {
+	if most == nil || n[most.site.lines]*3 < all*2 {
 		return nil, ""
 	}
 	return most.site, most.call
@@ -62,7 +62,7 @@ func onlyMaker(n *names, p *ledger.Process, g *fdGroup) (*site, string) {
 			continue
 		}
 		s := n.stack(o.Stack)
-		if s == nil || only != nil && only.key != s.key {
+		if s == nil || only != nil && only.lines != s.lines {
 			return nil, ""
 		}
 		only, call = s, o.Call

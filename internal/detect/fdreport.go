@@ -99,7 +99,7 @@ func openersOf(entries []*fdEntry) []leak.ReportOpener {
 		if e.site == nil {
 			continue
 		}
-		k := key{e.site.key, e.call, e.certainty}
+		k := key{e.site.lines, e.call, e.certainty}
 		i, ok := at[k]
 		if !ok {
 			i = len(out)

@@ -10,7 +10,8 @@ import (
 	"stanch/internal/ledger"
 )
 
-// fdSite is a call site that opened descriptors.
+// fdSite is a line, with its caller, that opened descriptors: compilers make
+// several calls of one.
 type fdSite struct {
 	site    *site
 	opened  uint64
@@ -43,11 +44,14 @@ func fdSites(n *names, p *ledger.Process, entries []*fdEntry) []*fdSite {
 		if s == nil || inheritedCall(o.Call) {
 			continue
 		}
-		f := byKey[s.key]
+		f := byKey[s.lines]
 		if f == nil {
 			f = &fdSite{site: s}
-			byKey[s.key] = f
+			byKey[s.lines] = f
 			out = append(out, f)
+		}
+		if s.key < f.site.key {
+			f.site = s
 		}
 		f.opened += o.Opened
 		f.closed += o.Closed
@@ -61,7 +65,7 @@ func fdSites(n *names, p *ledger.Process, entries []*fdEntry) []*fdSite {
 	}
 	for _, e := range entries {
 		if e.site != nil && e.certainty == leak.CertaintyProved {
-			if f := byKey[e.site.key]; f != nil && !inheritedCall(e.Call) {
+			if f := byKey[e.site.lines]; f != nil && !inheritedCall(e.Call) {
 				f.open = append(f.open, e)
 			}
 		}

@@ -62,7 +62,7 @@ func inherited(p *Pass) {
 func onlySite(entries []*fdEntry) *site {
 	var only *site
 	for _, e := range entries {
-		if e.site == nil || only != nil && only.key != e.site.key {
+		if e.site == nil || only != nil && only.lines != e.site.lines {
 			return nil
 		}
 		only = e.site

@@ -28,6 +28,7 @@ type site struct {
 	key     string // build-id and offsets of the frames around the line
 	nameKey string // module and functions; survives a rebuild
 	place   string // build-id and offset of the line alone
+	lines   string // the line and its callers in words; the key where lines are not known
 	stack   []leak.StackFrame
 	line    int // index of the first frame outside of libraries and wrappers
 }
@@ -136,6 +137,9 @@ func (s *site) keys() {
 	}
 	s.key = fmt.Sprintf("%.8s:%x:%08x", id, line.Offset, uint32(h.Sum64()>>32))
 	s.place = where(line)
+	if s.lines = linesOf(s.stack, s.line); s.lines == "" {
+		s.lines = s.key
+	}
 	parts := []string{line.Module}
 	for i := s.line; i < len(s.stack) && len(parts) <= nameFrames; i++ {
 		name := functionName(&s.stack[i])

@@ -59,7 +59,7 @@ func silent(p *Pass) {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("idle: no data either way for %s; %s of the group are not", leak.FormatDurations(low, high), leak.FormatCount(uint64(len(g.entries))-n)))
 		if s, _ := of.opener(); s != nil {
 			f.Stack, f.Site, f.SiteCertainty = s.stack, s.line, leak.CertaintyLikely
-			if only := onlySite(quiet); only != nil && only.key == s.key {
+			if only := onlySite(quiet); only != nil && only.lines == s.lines {
 				f.SiteCertainty = certaintyOf(quiet)
 			}
 		}

@@ -42,13 +42,16 @@ func unclosedByOpener(p *Pass) {
 		}
 		key := ""
 		if e.site != nil {
-			key = e.site.key
+			key = e.site.lines
 		}
 		l := byKey[key]
 		if l == nil {
 			l = &left{site: e.site}
 			byKey[key] = l
 			all = append(all, l)
+		}
+		if e.site != nil && e.site.key < l.site.key {
+			l.site = e.site
 		}
 		l.entries = append(l.entries, e)
 	}
@@ -67,7 +70,7 @@ func unclosedByOpener(p *Pass) {
 		if s := l.site; s != nil {
 			f.Key, f.NameKey, f.Stack, f.Site, f.SiteCertainty = s.key, s.nameKey, s.stack, s.line, leak.CertaintyProved
 			f.Title = fmt.Sprintf("%s %s from %s not closed", leak.FormatCount(n), noun, functionName(&s.stack[s.line]))
-			if i := slices.IndexFunc(p.fds().sites, func(o *fdSite) bool { return o.site.key == s.key }); i >= 0 {
+			if i := slices.IndexFunc(p.fds().sites, func(o *fdSite) bool { return o.site.lines == s.lines }); i >= 0 {
 				opener := p.fds().sites[i]
 				f.Evidence = append(f.Evidence, "seen: "+opener.seen())
 				f.Advice = opener.closeAdvice()
