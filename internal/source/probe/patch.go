@@ -2,7 +2,9 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"stanch/internal/proc"
@@ -126,15 +128,45 @@ func (p *Probe) redirect(h held, text []byte, late bool) error {
 	if err := put32(h, p.state(wStateOn), 1); err != nil {
 		return err
 	}
+	var changes []change
 	for i := range p.head.patches {
 		q := &p.head.patches[i]
 		jump, err := jumpTo(q.at, q.target)
 		if err != nil {
 			return err
 		}
-		if err := h.put(q.at, jump); err != nil {
-			return fmt.Errorf("redirect %s: %w", hooks[q.hook].name, err)
+		changes = append(changes, change{q.at, jump})
+	}
+	return putCode(h, changes)
+}
+
+// change is code to be written at a place, all of it on one page.
+type change struct {
+	at    uint64
+	bytes []byte
+}
+
+// putCode writes what lies on one page at once, with what is between as it is:
+// for each write another thread must be waited for, the tracer.
+func putCode(h held, changes []change) error {
+	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.at, b.at) })
+	for len(changes) > 0 {
+		start, n := changes[0].at, 1
+		for n < len(changes) && changes[n].at/pageSize == start/pageSize {
+			n++
 		}
+		last := changes[n-1]
+		code, err := read(h, start, last.at+uint64(len(last.bytes))-start)
+		if err != nil {
+			return err
+		}
+		for _, c := range changes[:n] {
+			copy(code[c.at-start:], c.bytes)
+		}
+		if err := h.put(start, code); err != nil {
+			return fmt.Errorf("change the code at %#x: %w", start, err)
+		}
+		changes = changes[n:]
 	}
 	return nil
 }

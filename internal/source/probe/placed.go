@@ -93,6 +93,7 @@ func (p *placed) putHead(m memory) error {
 // choose is nil. It leaves alone what somebody else has changed since, and says
 // so.
 func (p *placed) restore(h held, choose func(*hook) bool) (foreign []string, err error) {
+	var changes []change
 	for i := range p.head.patches {
 		q := &p.head.patches[i]
 		if choose != nil && !choose(&hooks[q.hook]) {
@@ -111,14 +112,12 @@ func (p *placed) restore(h held, choose func(*hook) bool) (foreign []string, err
 		case err != nil:
 			return foreign, err
 		case bytes.Equal(now, jump):
-			if err := h.put(q.at, q.old[:jumpSize]); err != nil {
-				return foreign, err
-			}
+			changes = append(changes, change{q.at, q.old[:jumpSize]})
 		case !bytes.Equal(now, q.old[:jumpSize]):
 			foreign = append(foreign, hooks[q.hook].name)
 		}
 	}
-	return foreign, nil
+	return foreign, putCode(h, changes)
 }
 
 // off makes the hooks that are still reached go straight to the original.
