@@ -2,9 +2,11 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"stanch/internal/leak"
+	"stanch/internal/ledger"
 )
 
 // Accumulating reports places that open descriptors which are not closed.
@@ -20,10 +22,11 @@ type fds struct {
 	entries []*fdEntry
 	groups  []*fdGroup
 	sites   []*fdSite
-	// Of the growth of all, what other findings explain, an hour.
-	explained float64
-	cause     *leak.Finding   // the finding that explains most of it
-	closing   map[string]bool // sites whose descriptors fd.closewait reports
+	// Of the growth of all, what other findings explain: an hour, and of the
+	// whole watch.
+	explained, explainedCount float64
+	cause                     *leak.Finding   // the finding that explains most of it
+	closing                   map[string]bool // sites whose descriptors fd.closewait reports
 }
 
 func (p *Pass) fds() *fds {
@@ -40,9 +43,30 @@ func (d *fds) explains(f *leak.Finding) {
 		return
 	}
 	d.explained += f.Rate.CountPerHour
+	d.explainedCount += float64(f.Count)
 	if d.cause == nil || d.cause.Rate.CountPerHour < f.Rate.CountPerHour {
 		d.cause = f
 	}
+}
+
+// explain reports whether other findings name the cause of most of a growth. A
+// rate over the whole watch and one of its steady part may differ where the
+// numbers do not.
+func (d *fds) explain(t trend) bool {
+	return d.explained >= explainedPart*t.perHour || d.explainedCount >= explainedPart*t.grown
+}
+
+// remedy is the advice for the limit, in the finding that names the cause: once.
+func (p *Pass) remedy(f *leak.Finding) {
+	i := slices.IndexFunc(p.Proc.Usages, func(u ledger.UsageSeries) bool { return isDescriptors(u) })
+	if p.fds().cause != nil || i < 0 || f.Exhaustion == nil || f.Exhaustion.InS >= soon.Seconds() {
+		return
+	}
+	u := &p.Proc.Usages[i]
+	if float64(u.Used) >= nearLimit*float64(u.Max) {
+		return // fd.limit has it
+	}
+	f.Advice = append(f.Advice, nofileAdvice(p, u, f.Rate.CountPerHour, f.Exhaustion)...)
 }
 
 // over reports whether nothing more can come of the process's descriptors.
@@ -85,12 +109,13 @@ func accumulating(p *Pass) {
 				functionName(&s.site.stack[s.site.line]), leak.FormatDuration(window)),
 		}
 		f.Rate, f.Exhaustion = keptRate(p, s.held, window)
-		p.fds().explains(&f)
 		kept := s.kept(p)
 		f.Evidence = append(f.Evidence, fmt.Sprintf("seen: %s; of each third of %s, %s, %s and %s are open still", s.seen(), leak.FormatDuration(window),
 			leak.FormatCount(kept[0]), leak.FormatCount(kept[1]), leak.FormatCount(kept[2])))
 		f.Evidence = append(f.Evidence, s.stillOpen(p)...)
 		f.Advice = s.closeAdvice()
+		p.remedy(&f)
+		p.fds().explains(&f)
 		p.Report(f)
 	}
 }

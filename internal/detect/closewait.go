@@ -52,7 +52,6 @@ func closeWait(p *Pass) {
 				p.fds().closing[w.site.lines] = true
 			}
 			f.Rate, f.Exhaustion = keptRate(p, entered, window)
-			p.fds().explains(&f)
 			f.Evidence = append(f.Evidence, limitEvidence(p)...)
 		}
 		if opener != nil {
@@ -61,6 +60,10 @@ func closeWait(p *Pass) {
 		}
 		if missedCalls(p) > 0 && opener != nil {
 			f.Evidence = append(f.Evidence, missedEvidence)
+		}
+		if grows {
+			p.remedy(&f)
+			p.fds().explains(&f)
 		}
 		p.Report(f)
 	}

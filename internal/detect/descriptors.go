@@ -49,7 +49,7 @@ func descriptors(p *Pass) {
 	t, grows := rising(series)
 	if grows && t.grown >= leastDescriptors {
 		// What others name by its line is not said again.
-		if p.fds().explained < explainedPart*t.perHour {
+		if !p.fds().explain(t) {
 			p.Report(descriptorGrowth(p, t, now, limit, limited))
 		}
 		return

@@ -50,6 +50,14 @@ func fdEntries(n *names, p *ledger.Process) (entries []*fdEntry, groups []*fdGro
 	return out, groups
 }
 
+// rawProtocol is the socket's protocol as the listing has it.
+func (e *fdEntry) rawProtocol() string {
+	if e.Socket == nil {
+		return ""
+	}
+	return e.Socket.Protocol
+}
+
 func protocolWord(p string) string {
 	switch p {
 	case "tcp", "udp", "sctp", "mptcp", "dccp":

@@ -48,7 +48,10 @@ func nearLimits(p *Pass) {
 			continue
 		}
 		// One who knows the cause says when, and stands before this.
-		if c := p.fds().cause; x != nil && isDescriptors(*u) && c != nil && c.Exhaustion != nil && c.Rate.CountPerHour >= explainedPart*t.perHour {
+		if c := p.fds().cause; x != nil && isDescriptors(*u) && c != nil && c.Exhaustion != nil && p.fds().explain(t) {
+			if float64(u.Used) < nearLimit*float64(u.Max) {
+				continue // and what to do
+			}
 			x = c.Exhaustion
 		}
 		p.Report(limitFinding(p, u, t, grows, x))
@@ -127,7 +130,7 @@ func limitKind(n leak.UsageName) leak.Kind {
 func limitAdvice(p *Pass, u *ledger.UsageSeries, t trend, x *leak.Exhaustion) []string {
 	switch u.Name {
 	case leak.UsageDescriptors:
-		return nofileAdvice(p, u, t, x)
+		return nofileAdvice(p, u, t.perHour, x)
 	case leak.UsagePorts:
 		return []string{"reuse connections (a pool, keepalive), or let several addresses or ports be the other side; net.ipv4.ip_local_port_range can be widened, and net.ipv4.tcp_tw_reuse=1 takes ports in TIME_WAIT for new outgoing connections"}
 	case leak.UsageBacklog:
@@ -150,7 +153,7 @@ func limitAdvice(p *Pass, u *ledger.UsageSeries, t trend, x *leak.Exhaustion) []
 
 // nofileAdvice gives the remedy for the process that runs, and the one that
 // stays. Neither mends a leak.
-func nofileAdvice(p *Pass, u *ledger.UsageSeries, t trend, x *leak.Exhaustion) []string {
+func nofileAdvice(p *Pass, u *ledger.UsageSeries, perHour float64, x *leak.Exhaustion) []string {
 	soft, hard := u.Max*4, u.Hard
 	switch {
 	case hard > u.Max:
@@ -167,7 +170,7 @@ func nofileAdvice(p *Pass, u *ledger.UsageSeries, t trend, x *leak.Exhaustion) [
 		live += " (as root: it is above the hard limit)"
 	}
 	if x != nil {
-		more := time.Duration(min((float64(soft)-float64(u.Used))/t.perHour, farthest.Hours()) * float64(time.Hour))
+		more := time.Duration(min((float64(soft)-float64(u.Used))/perHour, farthest.Hours()) * float64(time.Hour))
 		live += fmt.Sprintf("; at this rate it lasts %s", leak.FormatDuration(more))
 	}
 	out := []string{live}

@@ -54,7 +54,7 @@ func DescriptorsOf(v *ledger.View, p *ledger.Process, c Config, all bool) *leak.
 
 func (g *fdGroup) report() leak.ReportDescriptorGroup {
 	r := leak.ReportDescriptorGroup{
-		What: g.what(), Kind: g.kind, Protocol: g.protocol, State: g.state, Peer: g.peer,
+		What: g.what(), Kind: g.kind, Protocol: g.entries[0].rawProtocol(), State: g.state, Peer: g.peer,
 		Count: uint64(len(g.entries)), Openers: openersOf(g.entries),
 	}
 	if g.server && len(g.hosts()) == 1 {

@@ -101,7 +101,7 @@ func (n *names) stack(id leak.StackID) *site {
 		s.stack = append(s.stack, n.frame(f)...)
 	}
 	inner := 0
-	for inner < len(s.stack)-1 && allocator(plain(s.stack[inner].Function)) {
+	for inner < len(s.stack)-1 && (allocator(plain(s.stack[inner].Function)) || systemCall(&s.stack[inner])) {
 		inner++
 	}
 	s.stack = s.stack[inner:]

@@ -1,6 +1,10 @@
 package detect
 
-import "strings"
+import (
+	"strings"
+
+	"stanch/internal/leak"
+)
 
 // allocators are functions that never are the place to look at: they are cut
 // off the inner end of a stack.
@@ -159,6 +163,21 @@ func library(plain string) bool {
 		}
 	}
 	return false
+}
+
+// systemCalls are the functions of the C library that make or close descriptors
+// and do nothing else.
+var systemCalls = words(`
+	open open64 openat openat64 openat2 creat creat64 socket socketpair accept accept4 pipe pipe2 dup dup2 dup3 fcntl fcntl64
+	epoll_create epoll_create1 eventfd eventfd2 timerfd_create signalfd signalfd4 inotify_init inotify_init1 fanotify_init
+	memfd_create pidfd_open pidfd_getfd io_uring_setup perf_event_open close close_range closefrom syscall fcntl64_nocancel
+	open64_nocancel open_nocancel openat64_nocancel openat_nocancel close_nocancel libc_open libc_open64 libc_close libc_fcntl64
+	GI___open64 GI___close GI___socket libc_accept libc_accept4 GI___pipe GI___pipe2 GI___dup`)
+
+// systemCall reports whether a frame is such a function: the call's name and its
+// caller say more.
+func systemCall(f *leak.StackFrame) bool {
+	return cLibrary(f.Module) && systemCalls[strings.TrimLeft(plain(f.Function), "_")]
 }
 
 // allocator reports whether a function does nothing but allocate.

@@ -134,7 +134,11 @@ func failures(b *strings.Builder, d *leak.ReportDescriptors, short bool) {
 		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(n)), "calls from "+counted(uint64(len(more)), "other place"))
 	}
 	for _, l := range dropped {
-		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(l.Used)), strings.Join(append([]string{limited(l) + " so far, in the whole network namespace"}, pace(l)...), "; "))
+		what := clean(l.Name)
+		if l.Scope != "" {
+			what += " (" + clean(l.Scope) + ")"
+		}
+		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(l.Used)), strings.Join(append([]string{what + " so far, in the whole network namespace"}, pace(l)...), "; "))
 	}
 }
 
