@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"stanch/internal/fixture"
 	"stanch/internal/leak"
@@ -64,8 +63,8 @@ func (b *bench) watchFDs(pid int) *fdwatch {
 	return w
 }
 
-// end ends the watch; the CPU time is that of all of stanch.
-func (w *fdwatch) end() (r leak.Report, cpu float64) {
+// end ends the watch.
+func (w *fdwatch) end() (r leak.Report) {
 	if err := w.cmd.Process.Signal(os.Interrupt); err != nil {
 		w.b.Fatal(err)
 	}
@@ -73,8 +72,6 @@ func (w *fdwatch) end() (r leak.Report, cpu float64) {
 	if err := w.cmd.Wait(); err != nil {
 		w.b.Fatalf("stanch fds: %v\n%s", err, w.stderr.String())
 	}
-	usage, _ := w.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	cpu = float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
 	text, err := os.ReadFile(w.report)
 	if err == nil {
 		err = json.Unmarshal(text, &r)
@@ -82,7 +79,7 @@ func (w *fdwatch) end() (r leak.Report, cpu float64) {
 	if err != nil {
 		w.b.Fatalf("%s: %v", w.report, err)
 	}
-	return r, cpu
+	return r
 }
 
 // descriptorPairs measures an open and a close in the process that is watched,
@@ -133,7 +130,7 @@ func accepts(b *bench) []figure {
 	idle := b.cpuSeconds(w.cmd.Process.Pid)
 	answer := p.Ask(fmt.Sprintf("accept 10000 %d", seconds*1000), "accepted")
 	used := b.cpuSeconds(w.cmd.Process.Pid) - idle
-	r, _ := w.end()
+	r := w.end()
 	if n := b.number(answer, "accepted"); n != 10000*seconds {
 		b.Fatalf("the server said %q", answer)
 	}
