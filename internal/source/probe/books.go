@@ -157,7 +157,7 @@ func (p *Probe) Books(mem leak.Memory, sink leak.Sink) error {
 	if err := p.drain(mem, head, true, sink); err != nil {
 		return err
 	}
-	if err := p.followDescriptors(head, true, sink); err != nil {
+	if err := p.followDescriptors(head, mem == leak.Memory(p.mem), sink); err != nil {
 		return err
 	}
 	if err := p.sayInputs(sink); err != nil {
