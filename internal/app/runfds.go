@@ -69,12 +69,17 @@ func (o *openers) watch() *ptrace.Watch {
 // probed reports whether the probe is to see descriptors.
 func (o *openers) probed() bool { return o != nil && o.way == fdsProbe }
 
-// ready is called when a program is loaded and stands still. The first one is
-// traced in the kernel from there on, with what it starts.
+// ready is called when a program is loaded and stands still. What it has open
+// then is not its own. The first one is traced in the kernel from there on, with
+// what it starts.
 func (o *openers) ready(ctx context.Context, r *run, p *program) {
-	switch {
-	case o == nil:
+	if o == nil {
 		return
+	}
+	if err := (&descriptors.Lister{Clock: r.clock}).Scan(ctx, p.target, r.sink); err != nil && !errors.Is(err, proc.ErrGone) {
+		p.note("its descriptors were not listed: %v", err)
+	}
+	switch {
 	case o.calls != nil:
 		o.calls.Begin(p.target)
 		return

@@ -67,6 +67,9 @@ func Unseen(v *ledger.View) []string {
 func unknownOpeners(p *ledger.Process) uint64 {
 	var n uint64
 	for i := range p.Open {
+		if at := p.Open[i].SeenAt; p.Ended() && at >= 0 && at < p.ListedAt {
+			continue // a run lists what a program has at its begin: it is not the program's
+		}
 		if p.TracedAt >= 0 && p.Open[i].Call == "" && p.Open[i].Opener == 0 {
 			n++
 		}
