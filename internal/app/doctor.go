@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stanch/internal/proc"
+	"stanch/internal/source/fdtrace"
 )
 
 // doctor says what this machine lets stanch do. It touches no process.
@@ -70,8 +71,6 @@ func (a *app) printChecks(checks []check) error {
 const (
 	capSysPtrace = 19
 	capSysAdmin  = 21
-	capPerfmon   = 38
-	capBPF       = 39
 )
 
 func machineChecks(root proc.Root) []check {
@@ -111,19 +110,16 @@ func machineChecks(root proc.Root) []check {
 	if mode := statusField(root, "Seccomp"); mode != "" && mode != "0" {
 		add("own sandbox", "limited", "stanch itself runs under seccomp mode "+mode, "if ptrace is refused: run outside of the container, or with --cap-add SYS_PTRACE")
 	}
-	return append(out, bpfCheck(has(capBPF) || has(capSysAdmin), has(capPerfmon) || has(capSysAdmin)), libcCheck(), debugCheck())
+	return append(out, bpfCheck(), libcCheck(), debugCheck())
 }
 
-func bpfCheck(bpf, perfmon bool) check {
-	c := check{name: "eBPF", status: "ok", value: "CAP_BPF and CAP_PERFMON"}
-	if !bpf || !perfmon {
-		c.status, c.value = "limited", "no CAP_BPF or CAP_PERFMON"
-		c.means = "descriptor openers cannot be traced by the kernel; heap work does not need it"
-	} else if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		c.status, c.value = "limited", "the kernel gives no BTF (/sys/kernel/btf/vmlinux)"
-		c.means = "descriptor openers cannot be traced by the kernel; heap work does not need it"
+// bpfCheck says who can tell which descriptors are opened where.
+func bpfCheck() check {
+	if err := fdtrace.Available(); err != nil {
+		return check{"eBPF", "limited", "not to be used: " + err.Error(),
+			"fds --for and diagnose name no openers of descriptors; run --fds sees calls through the C library, run --fds=ptrace all"}
 	}
-	return c
+	return check{"eBPF", "ok", "tracepoints tell who opens and closes descriptors", ""}
 }
 
 // libcCheck tells this machine's C library; a target in a container has its own.
