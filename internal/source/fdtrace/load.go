@@ -98,6 +98,7 @@ func (t *Tracer) load() error {
 		"class_of":     classes(!t.o.NoUses),
 		"by_cgroup":    flag(t.o.Scope == Cgroup),
 		"family":       flag(t.o.Scope != OneProcess),
+		"uses_too":     flag(!t.o.NoUses),
 		"all_wide":     flag(t.o.StackBytes > defaultStack),
 		"ring_quarter": uint32(t.o.RingBytes / 4),
 	} {

@@ -87,9 +87,12 @@ func (t *Tracer) read(until time.Time) (uint64, error) {
 	t.reader.SetDeadline(until)
 	var rec ringbuf.Record
 	var e event
+	now := bootNow()
 	for n := 1; ; n++ {
+		if n%64 == 0 {
+			now = bootNow()
+		}
 		// What the ring holds at the deadline is still read.
-		now := bootNow()
 		err := t.reader.ReadInto(&rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return now, nil

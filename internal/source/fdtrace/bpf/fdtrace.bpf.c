@@ -117,6 +117,7 @@ struct {
   TYPE(value, struct thread);
 } threads SEC(".maps");
 
+/* Of descriptors whose opening was seen. */
 struct {
   NUMBER(type, HASH);
   NUMBER(max_entries, 1 << 18);
@@ -160,6 +161,7 @@ struct {
 const volatile u8 class_of[CALLS];
 const volatile u8 by_cgroup; /* watch the cgroup, else the processes in watch */
 const volatile u8 family;    /* children are watched too */
+const volatile u8 uses_too;  /* the last use of each descriptor is noted */
 const volatile u8 all_wide;
 const volatile u32 ring_quarter; /* bytes */
 
@@ -289,17 +291,20 @@ APART int entered(u32 nr) {
 }
 
 INLINE void forget_use(u32 tgid, s32 num) {
+  if (!uses_too) return;
   struct slot key = {tgid, num};
   map_delete(&uses, &key);
 }
 
 INLINE void expect_use(u32 tgid, s32 num) {
+  if (!uses_too) return;
   struct slot key = {tgid, num};
   struct use none = {};
   map_update(&uses, &key, &none, ANY);
 }
 
 INLINE void used(u32 tgid, s32 num, u32 nr, s64 ret) {
+  if (!uses_too) return;
   struct slot key = {tgid, num};
   struct use *u = map_lookup(&uses, &key);
   if (!u) return;
