@@ -129,12 +129,31 @@ func refused(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("the kernel has no BPF (CONFIG_BPF_SYSCALL): %w: %w", err, proc.ErrUnsupported)
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || !permitted():
 		return fmt.Errorf("tracing descriptors needs CAP_BPF and CAP_PERFMON (Linux 5.8), or root, and a system call filter that lets bpf() through: %w: %w", err, proc.ErrDenied)
 	case errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("load the programs: %w", err)
 	}
 	return fmt.Errorf("tracing descriptors needs Linux 5.15 with BTF: %w: %w", err, proc.ErrUnsupported)
+}
+
+// permitted reports whether this process may use BPF at all: the loader takes
+// some refusals for missing features.
+func permitted() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if unix.Capget(&head, &caps[0]) == nil {
+		has := func(c int) bool { return caps[c/32].Effective>>(c%32)&1 != 0 }
+		if !has(unix.CAP_SYS_ADMIN) && (!has(unix.CAP_BPF) || !has(unix.CAP_PERFMON)) {
+			return false
+		}
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return !errors.Is(err, unix.EPERM)
+	}
+	_ = m.Close()
+	return true
 }
 
 // tasks are what is attached besides the system calls: they come first, so
