@@ -51,10 +51,11 @@ func inputEvidence(p *Pass, size uint64, stack leak.StackID) []string {
 		if s := p.names.stack(x.Stack); s != nil && at != nil && s.key != at.key {
 			continue
 		}
-		e := fmt.Sprintf("input: the bytes came from fd %d", x.Num)
-		if x.Source != "" {
-			e += ", " + x.Source
+		source := x.Source
+		if source == "" {
+			source = "closed before anyone could see what it was"
 		}
+		e := fmt.Sprintf("input: the bytes came from fd %d, %s", x.Num, source)
 		if !slices.Contains(out, e) && len(out) < maxInputs {
 			out = append(out, e)
 		}
