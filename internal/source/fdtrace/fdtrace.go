@@ -34,8 +34,9 @@ type Options struct {
 	// RingBytes is the room for events that wait to be read, a power of two;
 	// 16 MiB when 0.
 	RingBytes int
-	// Raw takes raw tracepoints although those of single calls can be had: they
-	// come and go at once, and cost all other processes more.
+	// Raw takes raw tracepoints although those of single calls can be had: Close
+	// is quick then, which suits a short watch, and each system call of all
+	// other processes costs more, which does not suit a long one.
 	Raw bool
 	// NoUses leaves out the last call on each descriptor, which costs each read
 	// and write on the host.

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	readEvery   = 10 * time.Millisecond
+	readEvery   = 20 * time.Millisecond
 	resyncEvery = 3 * time.Second
 )
 
