@@ -96,7 +96,7 @@ func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags)
 	var fds *descriptorWatch
 	if !f.noFDs {
 		o.progress.say("listing descriptors and sockets of %s", o.name())
-		fds = o.watchDescriptors(ctx, fdtrace.OneProcess)
+		fds = o.watchDescriptors(ctx, fdtrace.OneProcess, f.watch)
 		defer func() { _ = fds.end() }() // likewise
 	}
 

@@ -129,7 +129,7 @@ func importsSelect(t *proc.Target) bool {
 
 // watchFDs watches for --for, or until Ctrl-C.
 func (o *observation) watchFDs(ctx context.Context, f *fdsFlags) error {
-	w := o.watchDescriptors(ctx, f.scope())
+	w := o.watchDescriptors(ctx, f.scope(), f.watch)
 	samples := background(ctx, func(ctx context.Context) error {
 		return (&sampler.Sampler{Clock: o.clock}).Watch(ctx, o.target, o.sink)
 	})
@@ -174,9 +174,9 @@ type descriptorWatch struct {
 
 // watchDescriptors begins it. Without the right to trace, the report says so
 // and what is left.
-func (o *observation) watchDescriptors(ctx context.Context, scope fdtrace.Scope) *descriptorWatch {
+func (o *observation) watchDescriptors(ctx context.Context, scope fdtrace.Scope, long time.Duration) *descriptorWatch {
 	w := &descriptorWatch{}
-	if tracer, err := o.trace(scope); err != nil {
+	if tracer, err := o.trace(scope, long); err != nil {
 		o.note("who opens descriptors is not seen: %v", err)
 	} else {
 		w.tracer = tracer
@@ -188,9 +188,15 @@ func (o *observation) watchDescriptors(ctx context.Context, scope fdtrace.Scope)
 	return w
 }
 
-// trace makes a tracer that sees every call from now on.
-func (o *observation) trace(scope fdtrace.Scope) (*fdtrace.Tracer, error) {
-	tracer, err := fdtrace.Load(fdtrace.Options{Clock: o.clock, Atlas: o.atlas, Scope: scope})
+// rawBelow is how long a watch must be for tracepoints of single calls.
+const rawBelow = 5 * time.Minute
+
+// trace makes a tracer that sees every call from now on, for so long.
+func (o *observation) trace(scope fdtrace.Scope, long time.Duration) (*fdtrace.Tracer, error) {
+	// Tracepoints of single calls cost other processes less while they are
+	// there, and take seconds to be left.
+	raw := long < rawBelow
+	tracer, err := fdtrace.Load(fdtrace.Options{Clock: o.clock, Atlas: o.atlas, Scope: scope, Raw: raw})
 	if err != nil {
 		return nil, err
 	}
@@ -205,9 +211,15 @@ func (w *descriptorWatch) end() error {
 	if w == nil {
 		return nil
 	}
-	err := w.lists.end()
+	var err error
+	if w.tracer != nil {
+		// The last listing comes after the last call that was seen, so that each
+		// of these is known by what it opened.
+		err = w.traced.end()
+	}
+	err = errors.Join(err, w.lists.end())
 	if w.tracer == nil {
 		return err
 	}
-	return errors.Join(err, w.traced.end(), w.tracer.Close())
+	return errors.Join(err, w.tracer.Close())
 }

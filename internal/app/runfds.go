@@ -87,7 +87,7 @@ func (o *openers) ready(ctx context.Context, r *run, p *program) {
 		return
 	}
 	o.begin.Do(func() {
-		tracer, err := fdtrace.Load(fdtrace.Options{Clock: r.clock, Atlas: p.atlas, Scope: fdtrace.Tree})
+		tracer, err := fdtrace.Load(fdtrace.Options{Clock: r.clock, Atlas: p.atlas, Scope: fdtrace.Tree, Raw: true})
 		if err == nil {
 			if err = tracer.Start(p.target); err != nil {
 				err = errors.Join(err, tracer.Close())
@@ -113,7 +113,7 @@ func (o *openers) settle(ctx context.Context, r *run, p *program) {
 	case o.calls != nil:
 		err = o.calls.Settle(p.target)
 	case o.tracer != nil:
-		_ = o.tracer
+		err = o.tracer.Settle(p.target)
 	}
 	if err == nil {
 		err = (&descriptors.Lister{Clock: r.clock}).Scan(ctx, p.target, r.sink)

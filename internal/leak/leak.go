@@ -136,7 +136,7 @@ type Release struct {
 	At    time.Duration
 	Ref   Ref
 	Stack StackID // who gave it back, 0 when that was not recorded
-	Call  string  // how a descriptor went: "close", "close_range", "dup2", "exec"; "" when nobody saw it go
+	Call  string  // how a descriptor went: "close", "close_range", "dup2", "exec", "exit" of its process; "" when nobody saw it go
 }
 
 // Invalid says that something was given back that is not held: a block freed

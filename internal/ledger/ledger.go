@@ -123,6 +123,9 @@ func (l *Ledger) Acquire(a leak.Acquire) {
 // Release notes that a thing was given back.
 func (l *Ledger) Release(r leak.Release) {
 	l.seen(r.At)
+	if r.Call == "exit" && l.byID[r.Ref.Proc] == nil {
+		return // of a process that is forgotten
+	}
 	b := l.books(r.Ref.Proc)
 	if r.Ref.Kind == leak.KindDescriptor {
 		b.fds.release(r)

@@ -30,6 +30,8 @@ type Tracer struct {
 	cgroup  string // path of the watched one in its hierarchy
 	books   *books
 	closed  bool
+	settle  chan settling
+	ended   chan struct{} // closed when Watch has said everything
 }
 
 // Load loads the programs; nothing is traced yet. The error is of kind
@@ -47,7 +49,7 @@ func Load(o Options) (*Tracer, error) {
 	if o.Atlas == nil {
 		o.Atlas = leak.NewAtlas(leak.Ignore{}, nil)
 	}
-	t := &Tracer{o: o}
+	t := &Tracer{o: o, settle: make(chan settling), ended: make(chan struct{})}
 	t.zero = bootNow() - uint64(o.Clock.Now())
 	fs, err := t.place()
 	if fs != nil {

@@ -77,22 +77,26 @@ func (b *books) sayFailures() {
 // sayUses says the last call on each descriptor that is open and was seen to
 // be opened.
 func (b *books) sayUses() {
-	uses := b.t.objects.Maps["uses"]
 	for _, p := range b.live {
-		if p.table == nil || p.table.owner != p {
+		b.sayUsesOf(p)
+	}
+}
+
+func (b *books) sayUsesOf(p *process) {
+	if p.table == nil || p.table.owner != p {
+		return
+	}
+	uses := b.t.objects.Maps["uses"]
+	for _, num := range p.table.numbers() {
+		var u useValue
+		if !p.table.slots[num].said.open || uses.Lookup(lostKey{p.tgid, num}, &u) != nil || u.At == 0 {
 			continue
 		}
-		for _, num := range p.table.numbers() {
-			var u useValue
-			if !p.table.slots[num].said.open || uses.Lookup(lostKey{p.tgid, num}, &u) != nil || u.At == 0 {
-				continue
-			}
-			use := leak.Use{At: b.at(u.At), Ref: leak.Ref{Proc: p.id, Kind: leak.KindDescriptor, ID: uint64(num)}, Call: callNames[u.Nr]}
-			if u.Error != 0 {
-				use.Error = unix.ErrnoName(unix.Errno(u.Error))
-			}
-			b.sink.Use(use)
+		use := leak.Use{At: b.at(u.At), Ref: leak.Ref{Proc: p.id, Kind: leak.KindDescriptor, ID: uint64(num)}, Call: callNames[u.Nr]}
+		if u.Error != 0 {
+			use.Error = unix.ErrnoName(unix.Errno(u.Error))
 		}
+		b.sink.Use(use)
 	}
 }
 

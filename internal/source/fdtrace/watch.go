@@ -21,8 +21,9 @@ const (
 )
 
 // Watch says to sink what happens to the descriptors of the target, until ctx
-// ends or, unless a cgroup is watched, the target exits. What happened before
-// is said before it returns. It calls Start unless that was done.
+// ends or, unless a cgroup is watched, the target exits; of a tree, the last of
+// its processes. What happened before is said before it returns. It calls Start
+// unless that was done, and can be called once.
 func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink) error {
 	if t.books == nil {
 		if err := t.Start(target); err != nil {
@@ -32,6 +33,7 @@ func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer hurry()()
+	defer close(t.ended)
 	b := t.books
 	b.sink = sink
 	before := threadTime()
@@ -48,6 +50,9 @@ func (t *Tracer) Watch(ctx context.Context, target *proc.Target, sink leak.Sink)
 			b.sayFailures()
 		}
 		b.tick(now)
+		if err := t.answer(); err != nil {
+			return err
+		}
 	}
 	return t.finish()
 }
@@ -111,9 +116,15 @@ func (t *Tracer) read(until time.Time) (uint64, error) {
 	}
 }
 
-// over reports that the target has exited.
+// over reports that all have exited who are to be watched.
 func (b *books) over() bool {
-	return b.t.o.Scope != Cgroup && b.target.tgid != 0 && b.live[b.target.tgid] != b.target
+	switch {
+	case b.t.o.Scope == Cgroup || b.target.tgid == 0:
+		return false
+	case b.t.o.Scope == Tree:
+		return len(b.live) == 0
+	}
+	return b.live[b.target.tgid] != b.target
 }
 
 // tick does what waits for its time. All events up to now have been taken.
