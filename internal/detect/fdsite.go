@@ -100,6 +100,7 @@ const (
 	leastKept      = 6
 	leastKeptChurn = 16
 	fewClosed      = 20 // one in so many
+	leastThird     = 12 // each third of the watch has one in so many of those held
 )
 
 // accumulates reports whether the descriptors of a site only become more: some
@@ -112,7 +113,7 @@ func (f *fdSite) accumulates(p *Pass) bool {
 		return false
 	}
 	for _, n := range kept {
-		if n*6 < held {
+		if n*leastThird < held {
 			return false
 		}
 	}
