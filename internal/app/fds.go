@@ -90,7 +90,7 @@ func (a *app) runFDs(ctx context.Context, t *proc.Target, f *fdsFlags) (*leak.Re
 	}
 	o.program = program
 	if f.watch == 0 {
-		if err := o.gauges(ctx); err != nil {
+		if err := (&sampler.Sampler{Clock: o.clock, CountOnly: true}).Scan(ctx, t, o.sink); err != nil {
 			return nil, err
 		}
 		if err := (&descriptors.Lister{Clock: o.clock}).Scan(ctx, t, o.sink); err != nil {

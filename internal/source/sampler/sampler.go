@@ -22,6 +22,9 @@ const (
 type Sampler struct {
 	Clock *proc.Clock
 	Every time.Duration // between two reads; zero means one second
+	// CountOnly leaves out of which classes descriptors are, for who lists them
+	// anyway.
+	CountOnly bool
 
 	ticks int
 }
@@ -97,7 +100,7 @@ func (s *Sampler) descriptors(t *proc.Target, say func(leak.GaugeName, float64))
 		return
 	}
 	say(leak.GaugeFDs, float64(count))
-	if count > manyFDs && s.ticks%classifyEvery != 0 {
+	if s.CountOnly || count > manyFDs && s.ticks%classifyEvery != 0 {
 		return
 	}
 	fds, err := t.Descriptors()
