@@ -101,6 +101,11 @@ func (t *Tracer) begin() error {
 			continue
 		}
 		for tgid := range watched {
+			if t.o.Scope == OneProcess {
+				if err := t.objects.Variables["only"].Set(tgid); err != nil {
+					return fmt.Errorf("watch process %d alone: %w", t.target.ID.PID, err)
+				}
+			}
 			p, ok := l.procs[tgid]
 			if !ok {
 				continue

@@ -166,11 +166,13 @@ const volatile u8 all_wide;
 const volatile u32 ring_quarter; /* bytes */
 
 u32 level;       /* of the watcher's PID namespace */
+u32 only;        /* the one process that is watched, 0 when there may be several */
 u64 dropped;     /* events that did not fit */
 u64 dropped_all; /* events that did not fit, nor into lost: since then nothing is certain */
 u64 noted;       /* events */
 
 INLINE bool watched(u32 tgid) {
+  if (only && tgid != only) return false; /* most calls of others end here */
   if (by_cgroup) return under_cgroup(&cgroups, 0) == 1;
   return map_lookup(&watch, &tgid) != NULL;
 }
@@ -515,7 +517,7 @@ enum { USER_CS = 0x33 }; /* of 64-bit code, asm/segment.h */
 
 SEC("raw_tracepoint") int enter_any(u64 *c) {
   u64 nr = c[1], cs = 0;
-  if (nr >= CALLS || !class_of[nr]) return 0;
+  if (nr >= CALLS || !class_of[nr] || !watched(pid_tgid() >> 32)) return 0;
   probe_read_kernel(&cs, 2, &((struct regs *)c[0])->cs);
   return cs == USER_CS ? entered(nr) : 0;
 }
@@ -524,7 +526,7 @@ SEC("raw_tracepoint") int exit_any(u64 *c) {
   struct regs *regs = (void *)c[0];
   u64 nr = 0, cs = 0;
   probe_read_kernel(&nr, sizeof nr, &regs->orig_ax);
-  if (nr >= CALLS || !class_of[nr]) return 0;
+  if (nr >= CALLS || !class_of[nr] || !watched(pid_tgid() >> 32)) return 0;
   probe_read_kernel(&cs, 2, &regs->cs);
   return cs == USER_CS ? done(nr, c[1]) : 0;
 }
