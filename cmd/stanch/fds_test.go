@@ -397,3 +397,38 @@ func TestFDsEnds(t *testing.T) {
 		t.Errorf("%q", notes)
 	}
 }
+
+// TestFDsChildren watches a shell whose child forgets descriptors.
+func TestFDsChildren(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	exe := fixture.Build(t, "fdleaker", "-O2")
+	p := fixture.Start(t, "/bin/sh", "-c", exe+" serve; true")
+	for _, scope := range []string{"--children", "--cgroup"} {
+		s := begin(t, "fds", "--for", "8s", scope, "--format", "json", pid(p))
+		s.await("watching")
+		for range 9 {
+			p.Ask("leak 2", "ok")
+			time.Sleep(800 * time.Millisecond) // the leak goes on over the watch
+		}
+		o := s.wait()
+		r := o.report(t)
+		if r.Targets[0].PID != p.PID() || r.Targets[0].Comm != "sh" {
+			t.Errorf("%s: the first process is %s[%d]", scope, r.Targets[0].Comm, r.Targets[0].PID)
+		}
+		i := slices.IndexFunc(r.Targets, func(t leak.ReportTarget) bool { return t.Comm == "fdleaker" && t.Descriptors != nil })
+		if i < 0 {
+			t.Fatalf("%s: the child is not there:\n%s", scope, o.out)
+		}
+		var got uint64
+		for j := range r.Findings {
+			if f := &r.Findings[j]; f.Rule == "fd.accumulating" && f.Target == r.Targets[i].ID {
+				got += f.Count
+			}
+		}
+		if got != 18 {
+			t.Errorf("%s: %d descriptors of the child are told of, 18 are forgotten\n%s", scope, got, o.out)
+		}
+	}
+	p.Quit()
+}

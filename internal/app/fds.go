@@ -99,6 +99,9 @@ func (a *app) runFDs(ctx context.Context, t *proc.Target, f *fdsFlags) (*leak.Re
 	} else if err := o.ended(o.watchFDs(ctx, f)); err != nil {
 		return nil, err
 	}
+	if f.tree || f.cgroup {
+		o.listFamily(context.WithoutCancel(ctx))
+	}
 	o.progress.say("naming the lines")
 	return o.conclude(f.config(t)), nil
 }
@@ -136,6 +139,26 @@ func (o *observation) watchFDs(ctx context.Context, f *fdsFlags) error {
 	o.progress.say("watching %s", o.name())
 	err := o.pass(ctx, f.watch)
 	return errors.Join(err, samples.end(), w.end())
+}
+
+// listFamily lists what the other processes have open that were watched and
+// live.
+func (o *observation) listFamily(ctx context.Context) {
+	o.family = map[leak.ProcID]subject{o.target.ID: o.subject}
+	for _, p := range o.view().Procs {
+		if p.ID == o.target.ID {
+			continue
+		}
+		t, err := o.target.Root.Open(p.ID.PID)
+		if err != nil || t.ID != p.ID {
+			continue // it has ended
+		}
+		if err := (&descriptors.Lister{Clock: o.clock}).Scan(ctx, t, o.sink); err == nil {
+			o.family[p.ID] = subjectOf(t, o.clock)
+		} else if !errors.Is(err, proc.ErrGone) {
+			o.note("pid %d: %v", p.ID.PID, err)
+		}
+	}
 }
 
 // pass lets the target run for a while, or until Ctrl-C or its end.

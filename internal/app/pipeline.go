@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,9 +37,10 @@ type observation struct {
 	progress *progress
 	budget   *budget
 	looks    int
-	show     bool          // --show-contents
-	each     bool          // each descriptor is asked for, not groups alone
-	plan     time.Duration // the predicted pause of one look
+	show     bool                    // --show-contents
+	each     bool                    // each descriptor is asked for, not groups alone
+	family   map[leak.ProcID]subject // the processes to report on when there are several that live; nil for all
+	plan     time.Duration           // the predicted pause of one look
 	notes    []string
 	file     *recording                       // takes the names of what was concluded; nil when none was asked for
 	given    map[leak.Frame][]leak.StackFrame // names that a recording holds
@@ -246,6 +248,9 @@ func (o *observation) findings(c detect.Config) []leak.Finding {
 // conclude makes the report of what was observed.
 func (o *observation) conclude(c detect.Config) *leak.Report {
 	view := o.view()
+	if o.family != nil {
+		view.Procs = slices.DeleteFunc(view.Procs, func(p *ledger.Process) bool { _, lives := o.family[p.ID]; return !lives })
+	}
 	names := symbol.New(o.symbols())
 	defer func() { _ = names.Close() }() // it only read
 	c.Name = o.namer(names, view)
@@ -351,9 +356,13 @@ func cost(o *leak.Observed, p *ledger.Process) {
 
 // describe fills the part of the report that is about one process.
 func (o *observation) describe(id int, view *ledger.View, p *ledger.Process, c detect.Config) leak.ReportTarget {
-	t := leak.ReportTarget{ID: id, PID: p.ID.PID, Comm: o.subject.comm, Exe: o.subject.exe}
-	if o.subject.uptime > 0 {
-		s := o.subject.uptime.Seconds()
+	who := o.subject
+	if member, ok := o.family[p.ID]; ok {
+		who = member
+	}
+	t := leak.ReportTarget{ID: id, PID: p.ID.PID, Comm: who.comm, Exe: who.exe}
+	if who.uptime > 0 {
+		s := who.uptime.Seconds()
 		t.UptimeS = &s
 	}
 	last := func(name leak.GaugeName) *uint64 {
