@@ -251,26 +251,51 @@ func TestFDsWatch(t *testing.T) {
 			p.Ask(c.leaks, "ok") // what nobody sees
 			s := begin(t, "fds", "--for", "10s", "--format", "json", pid(p))
 			s.await("watching")
-			for range 11 {
-				p.Ask(c.leaks, "ok")
-				if c.name != "Go" && c.name != "Python" {
-					p.Ask("churn 10", "ok")
-				}
-				time.Sleep(800 * time.Millisecond) // the leak goes on over the watch
+			lines := []string{c.leaks}
+			if c.name != "Go" && c.name != "Python" {
+				lines = append(lines, "churn 10")
 			}
+			n := leakWhile(s, p, lines...)
 			o := s.wait()
 			r := o.report(t)
 			if c.name == "Python" { // its stack is the interpreter's, and its peers have closed
 				if got := openedAt(r, "fd.closewait"); len(got) != 1 || got["?"] > 0 {
 					t.Errorf("connections in CLOSE_WAIT, by line: %v\n%s", got, o.out)
 				}
-			} else if got, want := openedAt(r, "fd.accumulating"), wanted(t, c.program, 44, false); !maps.Equal(got, want) {
-				t.Errorf("held, by line: %v, want %v\n%s", got, want, o.out)
+			} else if got, want := openedAt(r, "fd.accumulating"), wanted(t, c.program, 4*n, false); !mostOf(got, want) {
+				t.Errorf("held, by line: %v, at the end %v\n%s", got, want, o.out)
 			}
 			noLeaks(t, r)
 			p.Quit()
 		})
 	}
+}
+
+// leakWhile lets a program do things again and again while stanch watches, and
+// gives how often it did.
+func leakWhile(s *session, p *fixture.Proc, lines ...string) (n uint64) {
+	for {
+		for _, line := range lines {
+			p.Ask(line, "ok")
+		}
+		n++
+		select {
+		case <-s.done:
+			return n
+		case <-time.After(400 * time.Millisecond): // the leak goes on over the watch
+		}
+	}
+}
+
+// mostOf reports whether the same lines are named, each with most of what came
+// in the end: the program goes on a little longer than the watch.
+func mostOf(got, want map[string]uint64) bool {
+	for where, n := range want {
+		if got[where] > n || got[where] < n/2 {
+			return false
+		}
+	}
+	return len(got) == len(want)
 }
 
 // TestFDsHealthy watches programs that open and close all the time, and keep
@@ -332,26 +357,31 @@ func TestDiagnoseDescriptors(t *testing.T) {
 	p := fixture.Start(t, fixture.Build(t, "fdleaker", "-O2"), "serve")
 	s := begin(t, "diagnose", roomy, "--for", "9s", "--format", "json", pid(p))
 	s.await("watching")
-	for done := false; !done; {
-		p.Ask("leak 3", "ok")
-		select {
-		case <-s.done:
-			done = true
-		case <-time.After(300 * time.Millisecond): // the leak goes on over the watch
-		}
-	}
+	n := leakWhile(s, p, "leak 3")
 	o := s.wait()
 	r := o.report(t)
-	got := openedAt(r, "fd.accumulating")
-	for where := range wanted(t, "fdleaker", 1, false) {
-		if got[where] < 30 || len(got) != 1 {
-			t.Errorf("held, by line: %v, of %s more than 30\n%s", got, where, o.out)
-		}
+	if got, want := openedAt(r, "fd.accumulating"), wanted(t, "fdleaker", 3*n, false); !mostOf(got, want) {
+		t.Errorf("held, by line: %v, at the end %v\n%s", got, want, o.out)
 	}
 	if r.Targets[0].HeapBlocks == nil {
 		t.Error("no heap was walked")
 	}
 	descriptorsOf(t, r)
+	p.Quit()
+}
+
+// TestDiagnoseHoldsTracing: tracing ends where it would take more of the
+// target's CPU than it may.
+func TestDiagnoseHoldsTracing(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	p := fixture.Start(t, fixture.Build(t, "fdbench", "-O2"))
+	s := begin(t, "diagnose", roomy, "--for", "6s", "--format", "json", pid(p))
+	s.await("watching")
+	p.Ask("pair 4000", "ns")
+	if notes := strings.Join(s.wait().report(t).Notes, "\n"); !strings.Contains(notes, "was seen for a part of the watch only") {
+		t.Errorf("%q", notes)
+	}
 	p.Quit()
 }
 
@@ -407,10 +437,7 @@ func TestFDsChildren(t *testing.T) {
 	for _, scope := range []string{"--children", "--cgroup"} {
 		s := begin(t, "fds", "--for", "8s", scope, "--format", "json", pid(p))
 		s.await("watching")
-		for range 9 {
-			p.Ask("leak 2", "ok")
-			time.Sleep(800 * time.Millisecond) // the leak goes on over the watch
-		}
+		n := leakWhile(s, p, "leak 2")
 		o := s.wait()
 		r := o.report(t)
 		if r.Targets[0].PID != p.PID() || r.Targets[0].Comm != "sh" {
@@ -426,8 +453,8 @@ func TestFDsChildren(t *testing.T) {
 				got += f.Count
 			}
 		}
-		if got != 18 {
-			t.Errorf("%s: %d descriptors of the child are told of, 18 are forgotten\n%s", scope, got, o.out)
+		if got < n || got > 2*n {
+			t.Errorf("%s: %d descriptors of the child are told of, %d are forgotten\n%s", scope, got, 2*n, o.out)
 		}
 	}
 	p.Quit()

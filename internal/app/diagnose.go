@@ -97,6 +97,7 @@ func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags)
 	if !f.noFDs {
 		o.progress.say("listing descriptors and sockets of %s", o.name())
 		fds = o.watchDescriptors(ctx, fdtrace.OneProcess, f.watch)
+		fds.hold(ctx, o, f.maxOverhead/100)
 		defer func() { _ = fds.end() }() // likewise
 	}
 
@@ -119,6 +120,9 @@ func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags)
 	}
 	if ferr := fds.end(); ferr != nil {
 		o.note("descriptors were not followed to the end: %v", ferr)
+	}
+	if fds != nil && fds.costly != "" {
+		o.note("%s", fds.costly)
 	}
 	if err := o.ended(err); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -193,6 +194,8 @@ type descriptorWatch struct {
 	lists  *task
 	tracer *fdtrace.Tracer // nil when nobody sees who opens
 	traced *task
+	guard  *task  // ends the tracing when it costs too much; nil without a bound
+	costly string // that it did
 }
 
 // watchDescriptors begins it. Without the right to trace, the report says so
@@ -229,6 +232,51 @@ func (o *observation) trace(scope fdtrace.Scope, long time.Duration) (*fdtrace.T
 	return tracer, nil
 }
 
+// eventCost is what a traced call with its stack costs the thread that makes it
+// (docs/BENCHMARKS.md: an open and a close take 2 to 4 microseconds more).
+const eventCost = 2 * time.Microsecond
+
+// hold ends the tracing once it takes more than a share of the target's CPU, as
+// a second's calls tell.
+func (w *descriptorWatch) hold(ctx context.Context, o *observation, most float64) {
+	if w.tracer == nil {
+		return
+	}
+	w.guard = background(ctx, func(ctx context.Context) error {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		events, cpu := w.tracer.Stats().Events, time.Duration(0)
+		if st, err := o.target.Stat(); err == nil {
+			cpu = st.CPU()
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-w.traced.done:
+				return nil
+			case <-tick.C:
+			}
+			st, err := o.target.Stat()
+			if err != nil {
+				return nil // it has ended, and the watch with it
+			}
+			nowEvents, nowCPU := w.tracer.Stats().Events, st.CPU()
+			cost, used := time.Duration(nowEvents-events)*eventCost, nowCPU-cpu
+			if float64(cost) > most*float64(used) && cost > leastCost {
+				w.costly = fmt.Sprintf("who opens descriptors was seen for a part of the watch only: %s calls in a second cost %.0f %% of the CPU of %s, more than --max-overhead",
+					leak.FormatCount(nowEvents-events), 100*cost.Seconds()/max(used, cost).Seconds(), o.name())
+				return w.traced.end()
+			}
+			events, cpu = nowEvents, nowCPU
+		}
+	})
+}
+
+// leastCost is what a second of tracing may always cost: the clock of a
+// process's CPU time is coarse.
+const leastCost = 5 * time.Millisecond
+
 // end ends it with a last listing. It may be called twice, and of no watch.
 func (w *descriptorWatch) end() error {
 	if w == nil {
@@ -243,6 +291,9 @@ func (w *descriptorWatch) end() error {
 	err = errors.Join(err, w.lists.end())
 	if w.tracer == nil {
 		return err
+	}
+	if w.guard != nil {
+		err = errors.Join(err, w.guard.end())
 	}
 	return errors.Join(err, w.tracer.Close())
 }
