@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -29,59 +25,12 @@ func descriptors(b *bench) []figure {
 	return figures
 }
 
-// fdwatch is a stanch fds --for that watches.
-type fdwatch struct {
-	b      *bench
-	cmd    *exec.Cmd
-	report string
-	stderr bytes.Buffer
-	read   chan struct{} // closed at the end of stderr
-}
-
 // watchFDs starts stanch fds --for and returns when it sees every call.
-func (b *bench) watchFDs(pid int) *fdwatch {
-	w := &fdwatch{b: b, report: filepath.Join(b.TempDir(), "fds.json"), read: make(chan struct{})}
-	w.cmd = exec.Command("taskset", "-c", loadCPU(), b.stanch, "fds", "--for", "5m", "-o", w.report, strconv.Itoa(pid))
-	errs, err := w.cmd.StderrPipe()
-	if err != nil {
+func (b *bench) watchFDs(pid int) *recording {
+	r := &recording{b: b, report: filepath.Join(b.TempDir(), "fds.json"), read: make(chan struct{})}
+	cmd := exec.Command("taskset", "-c", loadCPU(), b.stanch, "fds", "--for", "4m", "-o", r.report, strconv.Itoa(pid))
+	if err := r.start(cmd, "watching "); err != nil {
 		b.Fatal(err)
-	}
-	if err := b.launch(w.cmd); err != nil {
-		b.Fatal(err)
-	}
-	watching := make(chan bool, 1)
-	go func() {
-		defer close(w.read)
-		for s := bufio.NewScanner(errs); s.Scan(); {
-			fmt.Fprintln(&w.stderr, s.Text())
-			if strings.HasPrefix(s.Text(), "watching ") {
-				watching <- true
-			}
-		}
-	}()
-	select {
-	case <-watching:
-	case <-w.read:
-		b.Fatalf("stanch fds ended: %v\n%s", w.cmd.Wait(), w.stderr.String())
-	}
-	return w
-}
-
-// end ends the watch.
-func (w *fdwatch) end() (r leak.Report) {
-	if err := w.cmd.Process.Signal(os.Interrupt); err != nil {
-		w.b.Fatal(err)
-	}
-	<-w.read
-	if err := w.cmd.Wait(); err != nil {
-		w.b.Fatalf("stanch fds: %v\n%s", err, w.stderr.String())
-	}
-	text, err := os.ReadFile(w.report)
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	if err != nil {
-		w.b.Fatalf("%s: %v", w.report, err)
 	}
 	return r
 }
@@ -102,7 +51,7 @@ func descriptorPairs(b *bench) []figure {
 		was, wasCall, wasOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
 		w := b.watchFDs(watched.PID())
 		is, isCall, isOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
-		w.end()
+		w.stop(&leak.Report{})
 		again, againCall, againOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
 		ratios = append(ratios, 2*is/(was+again))
 		pairs = append(pairs, (was+again)/2)
@@ -162,7 +111,8 @@ func accepts(b *bench) []figure {
 	idle := b.cpuSeconds(w.cmd.Process.Pid)
 	answer := p.Ask(fmt.Sprintf("accept 10000 %d", seconds*1000), "accepted")
 	used := b.cpuSeconds(w.cmd.Process.Pid) - idle
-	r := w.end()
+	var r leak.Report
+	w.stop(&r)
 	if n := b.number(answer, "accepted"); n != 10000*seconds {
 		b.Fatalf("the server said %q", answer)
 	}

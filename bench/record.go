@@ -30,7 +30,7 @@ var (
 // aimed records every block of these sizes and no other.
 func aimed(sizes string) way { return way{"aimed", []string{"--size", sizes}} }
 
-// recording is a stanch record that watches.
+// recording is a stanch that watches and writes a report.
 type recording struct {
 	b      *bench
 	cmd    *exec.Cmd
@@ -61,34 +61,39 @@ func (b *bench) tryRecord(pid int, w way) (*recording, error) {
 	// Should bench be killed, the recording ends by itself.
 	args := []string{"-c", loadCPU(), b.stanch, "record", "--max-overhead", "100", "--for", "5m", "-o", r.report}
 	name, args := before("taskset", append(append(args, w.args...), strconv.Itoa(pid))...)
-	r.cmd = exec.Command(name, args...)
-	errs, err := r.cmd.StderrPipe()
+	return r, r.start(exec.Command(name, args...), "recording ")
+}
+
+// start starts a stanch and returns when it says that it is at work.
+func (r *recording) start(cmd *exec.Cmd, word string) error {
+	r.cmd = cmd
+	errs, err := cmd.StderrPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := b.launch(r.cmd); err != nil {
-		return nil, err
+	if err := r.b.launch(cmd); err != nil {
+		return err
 	}
-	placed := make(chan bool, 1)
+	at := make(chan bool, 1)
 	go func() {
 		defer close(r.read)
 		for s := bufio.NewScanner(errs); s.Scan(); {
 			fmt.Fprintln(&r.stderr, s.Text())
-			if strings.HasPrefix(s.Text(), "recording ") {
-				placed <- true
+			if strings.HasPrefix(s.Text(), word) {
+				at <- true
 			}
 		}
 	}()
 	select {
-	case <-placed:
-		return r, nil
+	case <-at:
+		return nil
 	case <-r.read:
 	}
-	return nil, r.failed(r.cmd.Wait())
+	return r.failed(cmd.Wait())
 }
 
-// end ends the recording; it holds that it was whole and that the probe is gone.
-func (r *recording) end() leak.Profile {
+// stop ends it and reads what it wrote.
+func (r *recording) stop(document any) {
 	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
 		r.b.Fatal(err)
 	}
@@ -100,10 +105,15 @@ func (r *recording) end() leak.Profile {
 	if err != nil {
 		r.b.Fatal(err)
 	}
-	var p leak.Profile
-	if err := json.Unmarshal(text, &p); err != nil {
+	if err := json.Unmarshal(text, document); err != nil {
 		r.b.Fatalf("%s: %v", r.report, err)
 	}
+}
+
+// end ends the recording; it holds that it was whole and that the probe is gone.
+func (r *recording) end() leak.Profile {
+	var p leak.Profile
+	r.stop(&p)
 	if p.Recorded.Removed == nil || !*p.Recorded.Removed || len(p.Gaps) > 0 {
 		r.b.Fatalf("the recording is not whole, or its probe not removed: %q %q", p.Notes, p.Gaps)
 	}
