@@ -271,6 +271,45 @@ func TestFDsWatch(t *testing.T) {
 	}
 }
 
+// TestFDsBodies watches a Go program that is a web server and its own client and
+// forgets to close the bodies of answers: its goroutines begin in libraries, and
+// are named as far as they are the program's.
+func TestFDsBodies(t *testing.T) {
+	privileged(t)
+	for _, c := range []struct {
+		line   string
+		leaks  bool
+		clean  []string
+		titles string
+	}{
+		{"leak 4", true, nil, "main.run.func1"},
+		{"keep 4", false, nil, ""},
+		{"leak 4", false, []string{"clean"}, ""},
+	} {
+		t.Run(strings.Join(append(c.clean, c.line), " "), func(t *testing.T) {
+			t.Parallel()
+			p := fixture.FDGo(t, c.clean...)
+			s := begin(t, "fds", "--for", "10s", "--format", "json", pid(p))
+			s.await("watching")
+			n := leakWhile(s, p, c.line)
+			o := s.wait()
+			r := o.report(t)
+			var sockets uint64
+			named := false
+			for i := range r.Findings {
+				if f := &r.Findings[i]; f.Rule == "fd.accumulating" {
+					sockets += f.Count
+					named = named || strings.Contains(f.Title, c.titles)
+				}
+			}
+			if c.leaks && (sockets < 4*n || sockets > 8*n || !named) || !c.leaks && sockets > 0 {
+				t.Errorf("%d sockets are told of after %d times %q\n%s", sockets, n, c.line, o.out)
+			}
+			p.Quit()
+		})
+	}
+}
+
 // leakWhile lets a program do things again and again while stanch watches, and
 // gives how often it did.
 func leakWhile(s *session, p *fixture.Proc, lines ...string) (n uint64) {
@@ -320,6 +359,15 @@ func TestFDsHealthy(t *testing.T) {
 			t.Errorf("the largest group is %+v", g)
 		}
 		crowd.Leave()
+	})
+	t.Run("python3 subprocess and sockets", func(t *testing.T) {
+		t.Parallel()
+		p := fixture.FDPython(t)
+		s := begin(t, "fds", "--for", "8s", "--format", "json", pid(p))
+		s.await("watching")
+		leakWhile(s, p, "run 3")
+		healthy(t, s.wait().report(t))
+		p.Quit()
 	})
 	for name, start := range map[string]func(testing.TB) *fixture.Server{
 		"redis":  fixture.Redis,
