@@ -451,6 +451,27 @@ func TestMagicSender(t *testing.T) {
 	p.Quit()
 }
 
+// TestFDsUnprivileged: who may not trace in the kernel sees what is open and how
+// it grows, and is told what is missing.
+func TestFDsUnprivileged(t *testing.T) {
+	t.Parallel()
+	command := exec.Command(fixture.Build(t, "fdleaker", "-O2"), "serve")
+	unprivileged(t)(command)
+	p := fixture.StartCmd(t, command)
+	s := beginAs(t, unprivileged(t), "fds", "--for", "8s", "--format", "json", pid(p))
+	s.await("watching")
+	leakWhile(s, p, "leak 4")
+	o := s.wait()
+	r := o.report(t)
+	if notes := strings.Join(r.Notes, "\n"); !strings.Contains(notes, "who opens descriptors is not seen") || !strings.Contains(notes, "CAP_BPF") {
+		t.Errorf("what is missing, and why: %q", r.Notes)
+	}
+	if got := openedAt(r, "fd.growth"); len(got) != 1 {
+		t.Errorf("growth: %v\n%s", got, o.out)
+	}
+	p.Quit()
+}
+
 // TestFDsEnds: Ctrl-C ends a watch with what there is, and a target that ends
 // is no error.
 func TestFDsEnds(t *testing.T) {
