@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,6 +83,14 @@ func (f *diagnoseFlags) check() error {
 	return f.look.check()
 }
 
+// longest is how long it may watch.
+func (f *diagnoseFlags) longest() time.Duration {
+	if f.until > 0 {
+		return math.MaxInt64 // until so many are recorded
+	}
+	return f.watch
+}
+
 // runDiagnose is the one loop of stanch: scan, aim, watch, scan.
 func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags) (*leak.Report, error) {
 	o, err := a.observe(ctx, t, &f.look)
@@ -96,7 +105,7 @@ func (a *app) runDiagnose(ctx context.Context, t *proc.Target, f *diagnoseFlags)
 	var fds *descriptorWatch
 	if !f.noFDs {
 		o.progress.say("listing descriptors and sockets of %s", o.name())
-		fds = o.watchDescriptors(ctx, fdtrace.OneProcess, f.watch)
+		fds = o.watchDescriptors(ctx, fdtrace.OneProcess, f.longest())
 		fds.hold(ctx, o, f.maxOverhead/100)
 		defer func() { _ = fds.end() }() // likewise
 	}

@@ -266,7 +266,8 @@ func (w *descriptorWatch) hold(ctx context.Context, o *observation, most float64
 			if float64(cost) > most*float64(used) && cost > leastCost {
 				w.costly = fmt.Sprintf("who opens descriptors was seen for a part of the watch only: %s calls in a second cost %.0f %% of the CPU of %s, more than --max-overhead",
 					leak.FormatCount(nowEvents-events), 100*cost.Seconds()/max(used, cost).Seconds(), o.name())
-				return w.traced.end()
+				// Closed, or the kernel would go on noting what nobody reads.
+				return errors.Join(w.traced.end(), w.tracer.Close())
 			}
 			events, cpu = nowEvents, nowCPU
 		}
