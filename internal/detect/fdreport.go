@@ -32,6 +32,7 @@ func DescriptorsOf(v *ledger.View, p *ledger.Process, c Config, all bool) *leak.
 	for _, g := range groups {
 		out.Groups = append(out.Groups, g.report())
 	}
+	out.Libraries = librariesOf(entries)
 	if all {
 		out.List = make([]leak.ReportDescriptor, 0, len(entries))
 		for _, e := range entries {
@@ -62,7 +63,6 @@ func (g *fdGroup) report() leak.ReportDescriptorGroup {
 	}
 	type file struct{ dev, inode uint64 }
 	files := map[file]bool{}
-	modules := map[string]uint64{}
 	for _, e := range g.entries {
 		if len(r.Numbers) < maxNumbers {
 			r.Numbers = append(r.Numbers, e.Num)
@@ -74,17 +74,29 @@ func (g *fdGroup) report() leak.ReportDescriptorGroup {
 			files[k] = true
 			r.Bytes += e.bytes()
 		}
-		if m := e.module(); m != "" {
-			modules[m]++
-		}
 	}
-	if m := counted(modules); len(m) > 0 {
-		r.Module = m[0].what
+	if l := librariesOf(g.entries); len(l) > 0 {
+		r.Module = l[0].Module
 	}
 	if low, high, ok := idleOf(g.entries); ok {
 		r.IdleLowS, r.IdleHighS = ptr(low.Seconds()), ptr(high.Seconds())
 	}
 	return r
+}
+
+// librariesOf counts whose code opened descriptors, most first.
+func librariesOf(entries []*fdEntry) []leak.ReportLibrary {
+	modules := map[string]uint64{}
+	for _, e := range entries {
+		if m := e.module(); m != "" {
+			modules[m]++
+		}
+	}
+	var out []leak.ReportLibrary
+	for _, m := range counted(modules) {
+		out = append(out, leak.ReportLibrary{Module: m.what, Count: m.n})
+	}
+	return out
 }
 
 // openersOf counts who opened descriptors, most first.

@@ -40,6 +40,9 @@ func sayDescriptors(out *bytes.Buffer, d *leak.ReportDescriptors) {
 			fmt.Fprintf(out, "    %d %s by %s: %s\n", o.Count, o.Certainty, o.Call, stackOf(o.Stack, o.Site))
 		}
 	}
+	for _, l := range d.Libraries {
+		fmt.Fprintf(out, "  library %s %d\n", l.Module, l.Count)
+	}
 	for _, x := range d.List {
 		fmt.Fprintf(out, "  fd %d %s", x.Num, x.What)
 		if x.AgeS != nil {

@@ -5,6 +5,8 @@ package leak
 type ReportDescriptors struct {
 	Open   uint64                  `json:"open"`
 	Groups []ReportDescriptorGroup `json:"groups"` // what is alike, the largest group first
+	// Libraries are whose code opened those with a known opener, most first.
+	Libraries []ReportLibrary `json:"libraries"`
 	// List has each descriptor, when that was asked for.
 	List []ReportDescriptor `json:"list"`
 	// Ownerless are the sockets of the network namespace that belong to no
@@ -32,6 +34,13 @@ type ReportDescriptorGroup struct {
 	CloseOnExec uint64         `json:"close_on_exec"` // how many have it
 	Module      string         `json:"module"`        // the library that opened most of those with a known opener, "" when none is known
 	Openers     []ReportOpener `json:"openers"`       // most first
+}
+
+// ReportLibrary is a program or library and how many descriptors it opened: its
+// frame is the first outside the C library.
+type ReportLibrary struct {
+	Module string `json:"module"` // base name of the file
+	Count  uint64 `json:"count"`
 }
 
 // ReportOpener is a place that opened descriptors.
@@ -106,6 +115,7 @@ func (d *ReportDescriptors) normalize() {
 	}
 	d.Groups, d.List, d.Ownerless = nonNil(d.Groups), nonNil(d.List), nonNil(d.Ownerless)
 	d.Limits, d.Failures = nonNil(d.Limits), nonNil(d.Failures)
+	d.Libraries = nonNil(d.Libraries)
 	for i := range d.Groups {
 		g := &d.Groups[i]
 		g.Numbers, g.Openers = nonNil(g.Numbers), nonNil(g.Openers)

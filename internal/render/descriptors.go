@@ -42,12 +42,35 @@ func open(b *strings.Builder, s *section) {
 	if !toldByFindings(t) {
 		groups(b, t, short)
 	}
+	if !short {
+		libraries(b, d)
+	}
 	limits(b, d, short)
 	failures(b, d, short)
 	if !short {
 		ownerless(b, d)
 		list(b, d)
 	}
+}
+
+// libraries writes whose code opened what, where that is more than one's.
+func libraries(b *strings.Builder, d *leak.ReportDescriptors) {
+	if len(d.Libraries) < 2 {
+		return
+	}
+	var parts []string
+	var unknown uint64 // of those that a filter lets through
+	for i := range d.Groups {
+		unknown += d.Groups[i].Count
+	}
+	for _, l := range d.Libraries {
+		parts = append(parts, together(clean(l.Module)+" "+leak.FormatCount(l.Count)))
+		unknown -= min(unknown, l.Count)
+	}
+	if unknown > 0 {
+		parts = append(parts, together("not known "+leak.FormatCount(unknown)))
+	}
+	wrap(b, "opened by the code of: ", strings.Join(parts, ", "))
 }
 
 // losesDescriptors reports whether a finding is about descriptors.

@@ -86,7 +86,7 @@ func descriptors() map[string]*leak.Report {
 	watchedGroups[1].Openers = []leak.ReportOpener{seen(31, "openat", logs)}
 	watchedGroups[2].Openers = []leak.ReportOpener{seen(10, "accept4", loop), seen(4, "received", nil), seen(3, "fork", loop), seen(3, "exec", nil), seen(2, "dup", nil)}
 	watched := &leak.ReportDescriptors{
-		Open: 874, Groups: watchedGroups, Ownerless: once.Ownerless,
+		Open: 874, Groups: watchedGroups, Libraries: []leak.ReportLibrary{{Module: "libdb.so.5", Count: 24}, {Module: "poolerd", Count: 31}}, Ownerless: once.Ownerless,
 		Limits: []leak.ReportLimit{full, ports, grown, commit, memory, slow, dropping},
 		Failures: []leak.ReportFailure{
 			{Call: "accept4", Errno: "EMFILE", Count: 1204, Stack: loop},
