@@ -99,6 +99,7 @@ var FDCalls = []FDCall{
 	{Nr: unix.SYS_BPF, Name: "bpf", When: &bpfOpens},
 	{Nr: unix.SYS_MQ_OPEN, Name: "mq_open"},
 	{Nr: unix.SYS_OPEN_TREE, Name: "open_tree"},
+	{Nr: unix.SYS_OPEN_TREE_ATTR, Name: "open_tree_attr"},
 	{Nr: unix.SYS_FSOPEN, Name: "fsopen"},
 	{Nr: unix.SYS_FSMOUNT, Name: "fsmount"},
 	{Nr: unix.SYS_FSPICK, Name: "fspick"},
