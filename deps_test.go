@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"record":             {"leak"},
 	"ledger":             {"leak"},
 	"render":             {"leak"},
+	"series":             {},
 	"suppress":           {"leak"},
 	"unwind":             {"leak"},
 	"ptrace":             {"leak", "proc"},
@@ -33,7 +34,7 @@ var arrows = map[string][]string{
 	"source/sampler":     {"leak", "proc"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series"},
 }
 
 // libraries lists who may import a third-party module.

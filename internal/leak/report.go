@@ -19,6 +19,9 @@ type Report struct {
 	// there were none.
 	Suppressed []Suppressed `json:"suppressed,omitempty"`
 	Known      []Known      `json:"known,omitempty"`
+	// Histories of services, where somebody watched over time; what exhausts a
+	// limit first before the others. Absent in reports of single looks.
+	Services []ReportService `json:"services,omitempty"`
 }
 
 // Suppressed is a suppression rule and what it took out of the report: nothing
@@ -236,6 +239,9 @@ func (r *Report) Normalize() {
 		r.Targets[i].Held = nonNil(r.Targets[i].Held)
 		r.Targets[i].Gaps = nonNil(r.Targets[i].Gaps)
 		r.Targets[i].Descriptors.normalize()
+	}
+	for i := range r.Services {
+		r.Services[i].normalize()
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
