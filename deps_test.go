@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"ledger":             {"leak"},
 	"render":             {"leak"},
 	"series":             {},
+	"trend":              {"leak", "series"},
 	"suppress":           {"leak"},
 	"unwind":             {"leak"},
 	"ptrace":             {"leak", "proc"},
@@ -34,7 +35,7 @@ var arrows = map[string][]string{
 	"source/sampler":     {"leak", "proc"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "trend"},
 }
 
 // libraries lists who may import a third-party module.
