@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"render":             {"leak"},
 	"series":             {},
 	"trend":              {"leak", "series"},
+	"metrics":            {"leak", "series"},
 	"suppress":           {"leak"},
 	"unwind":             {"leak"},
 	"ptrace":             {"leak", "proc"},
@@ -35,20 +36,25 @@ var arrows = map[string][]string{
 	"source/sampler":     {"leak", "proc"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "trend"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "metrics", "trend"},
 }
 
 // libraries lists who may import a third-party module.
 var libraries = map[string][]string{
-	"github.com/spf13/cobra":             {"app"},
-	"golang.org/x/sys/unix":              {"proc", "ptrace", "source/descriptors", "source/fdtrace", "source/heap", "source/probe"},
-	"github.com/cilium/ebpf":             {"source/fdtrace"},
-	"github.com/mdlayher/netlink":        {"source/descriptors"},
-	"golang.org/x/arch":                  {"source/probe"},
-	"github.com/ianlancetaylor/demangle": {"symbol"},
-	"github.com/ulikunitz/xz":            {"symbol"},
-	"github.com/klauspost/compress":      {"symbol", "record"},
-	"github.com/google/pprof/profile":    {"render"},
+	"github.com/spf13/cobra":                  {"app"},
+	"golang.org/x/sys/unix":                   {"proc", "ptrace", "source/descriptors", "source/fdtrace", "source/heap", "source/probe"},
+	"github.com/cilium/ebpf":                  {"source/fdtrace"},
+	"github.com/mdlayher/netlink":             {"source/descriptors"},
+	"golang.org/x/arch":                       {"source/probe"},
+	"github.com/ianlancetaylor/demangle":      {"symbol"},
+	"github.com/ulikunitz/xz":                 {"symbol"},
+	"github.com/klauspost/compress":           {"symbol", "record"},
+	"github.com/prometheus/client_golang":     {"metrics"},
+	"github.com/prometheus/exporter-toolkit":  {"metrics"},
+	"gopkg.in/yaml.v3":                        {"metrics"},
+	"golang.org/x/net/netutil":                {"metrics"},
+	"github.com/coreos/go-systemd/v22/daemon": {"app"},
+	"github.com/google/pprof/profile":         {"render"},
 }
 
 // TestArrows parses every file that is not a test and holds its imports
