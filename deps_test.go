@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"ledger":             {"leak"},
 	"render":             {"leak"},
 	"series":             {},
+	"ui/example":         {"leak"},
 	"trend":              {"leak", "series"},
 	"metrics":            {"leak", "series"},
 	"suppress":           {"leak"},

@@ -22,7 +22,13 @@ func Text(w io.Writer, r *leak.Report) error {
 	r.Normalize()
 	var b strings.Builder
 	all := sections(r)
-	if len(all) == 0 {
+	switch {
+	case len(r.Services) > 0:
+		history(&b, r.Services)
+		if len(all) > 0 {
+			apart(&b)
+		}
+	case len(all) == 0:
 		wrap(&b, "", "nothing was examined")
 	}
 	var silent []*leak.ReportTarget
@@ -220,10 +226,7 @@ const maxLabel = 6
 
 // labelled writes "proof: no pointer to them" as a label and its text.
 func labelled(b *strings.Builder, s string) {
-	label, text, ok := strings.Cut(clean(s), ": ")
-	if !ok || strings.Contains(label, " ") || len(label) > maxLabel {
-		label, text = "seen", clean(s)
-	}
+	label, text := labelOf(s)
 	wrap(b, fmt.Sprintf("  %-*s ", maxLabel, label), text)
 }
 

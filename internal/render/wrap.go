@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -44,16 +45,14 @@ const nbsp = "\u00a0"
 func together(s string) string { return strings.ReplaceAll(s, " ", nbsp) }
 
 // clean makes foreign text safe for a terminal: names of a target may hold
-// anything.
+// anything, also what turns the direction of writing.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == '\n' || r == '\t':
+		case unicode.IsSpace(r) && r != '\u0085':
 			return ' '
-		case r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError:
+		case !unicode.IsPrint(r) || r == utf8.RuneError:
 			return '?'
-		case r == '\u00a0':
-			return ' '
 		}
 		return r
 	}, s)

@@ -1,0 +1,122 @@
+package render
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"stanch/internal/leak"
+	"stanch/internal/ui/example"
+)
+
+func text(t *testing.T, r *leak.Report) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Text(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestHistories holds the texts of all examples against golden files.
+func TestHistories(t *testing.T) {
+	for name, r := range example.Reports() {
+		t.Run(name, func(t *testing.T) {
+			got := text(t, r)
+			agrees(t, filepath.Join("testdata", "history", name+".txt"), []byte(got))
+			for line := range strings.Lines(got) {
+				if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 100 && strings.Contains(strings.TrimSpace(line), "  ") {
+					t.Errorf("%d columns: %s", n, line)
+				}
+			}
+			if i := strings.IndexFunc(got, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 && name == "hostile" {
+				t.Errorf("a character that is none of a text at %d: %q", i, got[max(0, i-20):i+5])
+			}
+		})
+	}
+}
+
+// TestHistoryReadBack writes a history as JSON, reads it, and shows the same.
+func TestHistoryReadBack(t *testing.T) {
+	for name, r := range example.Reports() {
+		var b bytes.Buffer
+		if err := JSON(&b, r); err != nil {
+			t.Fatal(err)
+		}
+		back, err := ReadJSON(bytes.NewReader(b.Bytes()))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(text(t, r), text(t, back)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		if !json.Valid(b.Bytes()) {
+			t.Errorf("%s: not JSON", name)
+		}
+	}
+}
+
+// TestManyServices shows no more than fits a screen, whatever the number.
+func TestManyServices(t *testing.T) {
+	r := &leak.Report{}
+	for i := range 600 {
+		s := leak.ReportService{Name: fmt.Sprintf("worker-%03d.service with a command line that does not end /soon/ --at=all", i), From: example.Now.Add(-time.Minute), To: example.Now}
+		t := leak.ReportTrend{Resource: "memory", Verdict: leak.VerdictUnknown, Bytes: true, Now: 1e6, PID: 4_194_000 + i}
+		if i%2 == 0 {
+			rate, low, high := 123.4e6, 1e4, 9e5
+			t.Verdict, t.PerHour = leak.VerdictStepping, &rate
+			t.Exhaustion = &leak.Exhaustion{Limit: "cgroup memory.max of /system.slice", InS: 86400 * 2.9, LowS: &low, HighS: &high}
+			t.Since = &s.From
+		}
+		s.Trends = []leak.ReportTrend{t}
+		r.Services = append(r.Services, s)
+	}
+	got := text(t, r)
+	if n := strings.Count(got, "\n"); n > 50 {
+		t.Errorf("%d lines", n)
+	}
+	for _, want := range []string{"600 services, watched for 60 s", "300 grow", "and 275 more", "and 290 more"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+	for line := range strings.Lines(got) {
+		if n := utf8.RuneCountInString(line); n > 101 {
+			t.Errorf("%d columns: %s", n-1, line)
+		}
+	}
+}
+
+// TestZones says times in the zone of the report.
+func TestZones(t *testing.T) {
+	r := example.Reports()["descriptors"]
+	zone := time.FixedZone("CET", 3600)
+	s := &r.Services[0]
+	s.From, s.To = s.From.In(zone), s.To.In(zone)
+	if got := text(t, r); !strings.Contains(got, "until Sat 21 Nov 2026 04:12 CET") || !strings.Contains(got, "since  Fri 20 Nov 2026 08:12 CET") {
+		t.Error(got)
+	}
+}
+
+// TestNoInnerWords keeps names of metrics and fields out of the text.
+func TestNoInnerWords(t *testing.T) {
+	for name, r := range example.Reports() {
+		for _, word := range []string{"stanch_process", "Theil", "Mann-Kendall", "template", "nil", "NaN", "%!"} {
+			if got := text(t, r); strings.Contains(got, word) {
+				t.Errorf("%s says %q: %s", name, word, got)
+			}
+		}
+	}
+	if !slices.ContainsFunc(Formats, func(f Format) bool { return f.Name == "text" }) {
+		t.Error("no text")
+	}
+}
