@@ -16,7 +16,7 @@ CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils
 BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg valgrind redis-server redis-tools util-linux lsof strace
 
 .DEFAULT_GOAL := build
-.PHONY: build demo check test lint gen check-gen bench soak help clean
+.PHONY: build demo demo-daemon check test lint gen check-gen bench soak help clean
 
 build: ## build bin/stanch (the default)
 	$(BUILD) -o bin/stanch ./cmd/stanch
@@ -24,6 +24,11 @@ build: ## build bin/stanch (the default)
 demo: build ## start a small leaking daemon, diagnose it, show the report
 	@scripts/need $(CC_PKGS)
 	@scripts/demo
+
+demo-daemon: ## build bin/demo, a daemon that grows by steps and says why in its log
+	@scripts/need $(CC_PKGS)
+	@mkdir -p bin
+	gcc -g -O2 -pthread -o bin/demo testdata/leaky/demo.c
 
 check: ## everything CI runs: format, lint, generated files, all tests
 	@scripts/need $(CHECK_PKGS)
