@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"ui/example":         {"leak"},
 	"trend":              {"leak", "series"},
 	"metrics":            {"leak", "series"},
+	"logs":               {"leak", "series"},
 	"suppress":           {"leak"},
 	"unwind":             {"leak"},
 	"ptrace":             {"leak", "proc"},
@@ -37,7 +38,7 @@ var arrows = map[string][]string{
 	"source/sampler":     {"leak", "proc"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "metrics", "trend"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "logs", "metrics", "trend"},
 }
 
 // libraries lists who may import a third-party module.

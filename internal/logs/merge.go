@@ -1,0 +1,157 @@
+package logs
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// A place in a line becomes variable once it has shown so many different
+// values while the rest of the line stayed the same. What looks like a name
+// (db-primary, "Anna", None) varies at once. Plain words are often what the
+// line is about (opened, closed), so a pair of them stays two templates. Paths
+// are often few and tell much: requests to one of them may be what leaks.
+const (
+	valuesOfName  = 2
+	valuesOfWord  = 3
+	valuesOfFirst = 6 // the first word, when it is a plain one
+	valuesOfPath  = 8
+	valuesNever   = 1 << 30
+)
+
+// levels are never variable: an error is another kind of line.
+var levels = map[string]bool{
+	"trace": true, "debug": true, "info": true, "notice": true, "warn": true, "warning": true,
+	"error": true, "err": true, "crit": true, "critical": true, "alert": true, "emerg": true,
+	"fatal": true, "panic": true, "severe": true, "fine": true, "log": true,
+}
+
+// merge finds templates that differ from the words in few places that have
+// shown enough values, and makes one of them. It returns nil when there are
+// none.
+func (t *Templates) merge(words []string) *kind {
+	group := t.byWords[len(words)]
+	most := max(1, len(words)/3)
+	for _, k := range group {
+		places := differ(k.words, words, most)
+		if places == nil || len(words) == 1 {
+			continue
+		}
+		alike := []*kind{}
+		for _, other := range group {
+			if sameBut(other.words, words, places) {
+				alike = append(alike, other)
+			}
+		}
+		if varies(alike, words, places) {
+			return t.generalize(alike, words)
+		}
+	}
+	return nil
+}
+
+// differ lists the places where a template does not cover the words, nil when
+// they are more than most.
+func differ(template, words []string, most int) []int {
+	var places []int
+	for i, w := range template {
+		if stands(w, words[i]) {
+			continue
+		}
+		if len(places) == most {
+			return nil
+		}
+		places = append(places, i)
+	}
+	return places
+}
+
+// sameBut tells whether a template covers the words at all places but those.
+func sameBut(template, words []string, places []int) bool {
+	for i, w := range template {
+		if len(places) > 0 && places[0] == i {
+			places = places[1:]
+			continue
+		}
+		if !stands(w, words[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// varies tells whether each of the places has shown enough different values.
+func varies(alike []*kind, words []string, places []int) bool {
+	for _, i := range places {
+		need := needed(words[i], i)
+		values := map[string]bool{words[i]: true}
+		for _, k := range alike {
+			values[k.words[i]] = true
+			if n := needed(k.words[i], i); n > need {
+				need = n
+			}
+		}
+		if len(values) < need || len(words) == 2 && len(values) < valuesOfWord {
+			return false
+		}
+	}
+	return true
+}
+
+// needed is how many values such a word must have shown to be variable.
+func needed(word string, place int) int {
+	key, value, pair := strings.Cut(word, "=")
+	if pair && key != "" {
+		word = value
+	}
+	core := strings.Trim(word, "()[]{}<>,;:.!?")
+	switch {
+	case core == wildcard || core == "":
+		return valuesOfName
+	case levels[strings.ToLower(core)]:
+		return valuesNever
+	case strings.HasPrefix(core, "/") || strings.Contains(core, "://"):
+		return valuesOfPath
+	case strings.IndexFunc(core, func(r rune) bool { return !unicode.IsLetter(r) }) >= 0:
+		return valuesOfName
+	case place == 0:
+		return valuesOfFirst
+	}
+	return valuesOfWord
+}
+
+// generalize makes one template of all that are alike but for the places.
+func (t *Templates) generalize(alike []*kind, words []string) *kind {
+	general := slices.Clone(words)
+	for i := range general {
+		for _, k := range alike {
+			if k.words[i] != general[i] {
+				general[i] = common(k.words[i], general[i])
+			}
+		}
+	}
+	// It may cover more than those it was made of.
+	lines, example := 0, ""
+	for _, k := range slices.Clone(t.byWords[len(words)]) {
+		if !covers(general, k.words) {
+			continue
+		}
+		lines += k.lines
+		if example == "" {
+			example = k.example
+		}
+		t.remove(k)
+	}
+	k := t.insert(general)
+	k.lines, k.example = lines, example
+	return k
+}
+
+// common is what stands for both words: key=* for two values of one key.
+func common(a, b string) string {
+	key, _, pair := strings.Cut(a, "=")
+	if pair && key != "" && strings.HasPrefix(b, key+"=") {
+		return key + "=" + wildcard
+	}
+	return wildcard
+}
