@@ -47,9 +47,10 @@ type Page struct {
 	mu       sync.Mutex
 	places   map[place]*values
 	suspects []suspect
-	verdicts map[string]int
 	leftOut  int // suspects
 	stats    Stats
+	sweeps   uint64
+	swept    time.Time // when stats came
 }
 
 // place is a worker of a service, or with no worker the service itself, or

@@ -39,29 +39,19 @@ var (
 		"Time until a suspect meets its nearest limit if it goes on like this.", append(slices.Clip(whoLabels), "limit"), nil)
 	strengthDesc = prometheus.NewDesc("stanch_suspect_strength",
 		"Strength of the evidence, 0 to 1: 1 minus the chance that noise looks so.", whoLabels, nil)
-	verdictsDesc = prometheus.NewDesc("stanch_verdicts",
-		"Series that were judged, by what was concluded.", []string{"verdict"}, nil)
 	suspectsLeftDesc = prometheus.NewDesc("stanch_suspects_left_out",
 		"Suspects that are not shown because there are too many.", nil, nil)
 )
 
-// verdicts are all there are, so that a verdict that nothing has is shown as 0.
-var verdicts = []string{
-	leak.VerdictGrowing, leak.VerdictStepping, leak.VerdictWithLoad, leak.VerdictSaturating,
-	leak.VerdictPeriodic, leak.VerdictWarming, leak.VerdictSteady, leak.VerdictUnknown,
-}
-
-// Verdicts replaces what is concluded of all services. Of those trends that
-// say growth without end, the first of each resource of a worker is shown: a
+// Verdicts replaces what is concluded of all services; those that do not grow
+// may be left out. Of the trends that say growth without end, the first of each resource of a worker is shown: a
 // report has first what meets its limit first.
 func (p *Page) Verdicts(services []leak.ReportService) {
-	count := map[string]int{}
 	var suspects []suspect
 	left := 0
 	had := map[who]bool{}
 	for _, s := range services {
 		for _, t := range s.Trends {
-			count[t.Verdict]++
 			id := who{label(s.Name), label(t.Worker), label(t.Resource)}
 			if !endless(t.Verdict) || had[id] {
 				continue
@@ -76,7 +66,7 @@ func (p *Page) Verdicts(services []leak.ReportService) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.suspects, p.verdicts, p.leftOut = suspects, count, left
+	p.suspects, p.leftOut = suspects, left
 }
 
 // endless reports whether a verdict says growth without end.
@@ -115,9 +105,6 @@ func (p *Page) collectSuspects() []prometheus.Metric {
 		if s.hasExhausted {
 			add(exhaustionDesc, s.exhaustion, append(slices.Clip(who), s.limit)...)
 		}
-	}
-	for _, v := range verdicts {
-		add(verdictsDesc, float64(p.verdicts[v]), v)
 	}
 	add(suspectsLeftDesc, float64(p.leftOut))
 	return all

@@ -33,20 +33,14 @@ const (
 // asks for no password.
 var ErrExposed = errors.New("refused beyond loopback")
 
-// Server listens at one address. Whoever has one calls Serve or Close.
-type Server struct {
-	listener net.Listener
-	config   string
-}
-
-// Listen takes the address; it answers nobody yet. configFile is a web
+// Listen takes the address, for Serve; nobody is answered yet. configFile is a web
 // configuration of Prometheus's exporters with certificate and users, "" for
 // none; the server reads it again when it changes. Beyond loopback it needs
 // TLS, and passwords or client certificates: else the error is ErrExposed.
 //
 // The file's format: https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md
-func Listen(addr, configFile string) (*Server, error) {
-	if err := CheckWeb(addr, configFile); err != nil {
+func Listen(addr, configFile string) (net.Listener, error) {
+	if err := CheckAddress(addr, configFile); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", addr)
@@ -58,12 +52,12 @@ func Listen(addr, configFile string) (*Server, error) {
 		_ = l.Close()
 		return nil, fmt.Errorf("listen at %s: %w", addr, protects(configFile))
 	}
-	return &Server{l, configFile}, nil
+	return l, nil
 }
 
-// CheckWeb reports whether Listen would take this address and this file, and
+// CheckAddress reports whether Listen would take this address and this file, and
 // does not listen.
-func CheckWeb(addr, configFile string) error {
+func CheckAddress(addr, configFile string) error {
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listen at %s: %w; an address is HOST:PORT, as %s", addr, err, DefaultAddress)
@@ -119,26 +113,20 @@ type oneLine struct{ error }
 func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
 func (e oneLine) Unwrap() error { return e.error }
 
-// Addr is where the server listens, with the port that the kernel chose when 0
-// was asked for.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
-
-// Close stops listening. It may be called twice, and after Serve.
-func (s *Server) Close() { _ = s.listener.Close() }
-
-// Serve answers with h until ctx ends; then requests that run have 5 s to
-// finish. It returns nil when ctx ended it. What clients do wrong is logged
-// with level debug.
-func (s *Server) Serve(ctx context.Context, h http.Handler, log *slog.Logger) error {
-	defer s.Close()
+// Serve answers with h at l, which it closes, until ctx ends; then requests
+// that run have 5 s to finish. configFile is that of Listen. It returns nil
+// when ctx ended it. What clients do wrong is their own business and is said
+// to nobody else.
+func Serve(ctx context.Context, l net.Listener, configFile string, h http.Handler) error {
+	silent := slog.New(slog.DiscardHandler)
 	server := &http.Server{
-		Handler:           s.guard(h),
+		Handler:           guard(h, loopback(l.Addr()), configFile),
 		ReadHeaderTimeout: readWithin,
 		ReadTimeout:       readWithin,
 		WriteTimeout:      writeWithin,
 		IdleTimeout:       idleFor,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(silent.Handler(), slog.LevelInfo),
 	}
 	ended := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -151,29 +139,25 @@ func (s *Server) Serve(ctx context.Context, h http.Handler, log *slog.Logger) er
 		}
 		ended <- err
 	})
-	quiet := slog.New(levelled{log.Handler()})
-	err := web.Serve(netutil.LimitListener(s.listener, connections), server, &web.FlagConfig{WebConfigFile: &s.config}, quiet)
+	err := web.Serve(netutil.LimitListener(l, connections), server, &web.FlagConfig{WebConfigFile: &configFile}, silent)
 	if !stop() {
 		return <-ended
 	}
-	if err != nil {
-		return fmt.Errorf("serve at %s: %w", s.Addr(), err)
-	}
-	return nil
+	_ = l.Close() // an error before anything was accepted leaves it open
+	return fmt.Errorf("serve at %s: %w", l.Addr(), err)
 }
 
 // guard answers only who calls a loopback server by a name of loopback: a page
 // of another site whose name an attacker points at 127.0.0.1 (DNS rebinding)
 // sends its own name. It also sees to it that a web configuration that was
 // changed still protects, since the toolkit reads it anew for each request.
-func (s *Server) guard(h http.Handler) http.Handler {
-	local := loopback(s.Addr())
+func guard(h http.Handler, local bool, configFile string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		switch {
 		case local && !localHost(r.Host):
 			http.Error(w, "this server answers to localhost only", http.StatusMisdirectedRequest)
-		case !local && protects(s.config) != nil:
+		case !local && protects(configFile) != nil:
 			http.Error(w, "the web config file does not protect this server any more", http.StatusServiceUnavailable)
 		default:
 			h.ServeHTTP(w, r)
@@ -192,22 +176,4 @@ func localHost(host string) bool {
 	}
 	ip := net.ParseIP(strings.Trim(host, "[]"))
 	return ip != nil && ip.IsLoopback()
-}
-
-// levelled makes the toolkit's words about its start debug ones: app says
-// itself where it listens.
-type levelled struct{ slog.Handler }
-
-func (l levelled) Enabled(ctx context.Context, level slog.Level) bool {
-	if level == slog.LevelInfo {
-		level = slog.LevelDebug
-	}
-	return l.Handler.Enabled(ctx, level)
-}
-
-func (l levelled) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level == slog.LevelInfo {
-		r.Level = slog.LevelDebug
-	}
-	return l.Handler.Handle(ctx, r)
 }

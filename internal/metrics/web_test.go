@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,61 +11,35 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
 
-// served is a server that runs until the test ends.
-type served struct {
-	addr string
-	log  *buffer
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-func serve(t *testing.T, addr, config string, h http.Handler) served {
+// serve answers until the test ends; it gives the address.
+func serve(t *testing.T, addr, config string, h http.Handler) string {
 	t.Helper()
-	s, err := Listen(addr, config)
+	l, err := Listen(addr, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &buffer{}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, h, slog.New(slog.NewTextHandler(log, nil))) }()
+	go func() { ended <- Serve(ctx, l, config, h) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		s.Close() // again
 	})
-	return served{s.Addr().String(), log}
+	return l.Addr().String()
 }
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
@@ -98,18 +71,15 @@ func ask(t *testing.T, c *http.Client, url, host, user, password string) (int, s
 
 // TestNames: a loopback server answers to names of loopback alone.
 func TestNames(t *testing.T) {
-	s := serve(t, "127.0.0.1:0", "", http.HandlerFunc(hello))
+	addr := serve(t, "127.0.0.1:0", "", http.HandlerFunc(hello))
 	for host, want := range map[string]int{
 		"": 200, "localhost": 200, "LOCALHOST:9142": 200, "localhost.": 200, "a.localhost:1": 200, "127.0.0.1": 200, "127.1.2.3:80": 200,
 		"[::1]:9142": 200, "[::1]": 200,
 		"evil.example": 421, "evil.example:9142": 421, "10.0.0.1": 421, "localhost.evil.example": 421, "0.0.0.0": 421,
 	} {
-		if got, _ := ask(t, http.DefaultClient, "http://"+s.addr, host, "", ""); got != want {
+		if got, _ := ask(t, http.DefaultClient, "http://"+addr, host, "", ""); got != want {
 			t.Errorf("Host %q: status %d, want %d", host, got, want)
 		}
-	}
-	if text := s.log.String(); text != "" {
-		t.Errorf("nothing happened that is worth a line, yet it says %s", text)
 	}
 }
 
@@ -193,7 +163,7 @@ func TestBeyondLoopback(t *testing.T) {
 		{"127.0.0.1", "", "HOST:PORT"},
 		{"127.0.0.1:ninety", "", "HOST:PORT"},
 	} {
-		err := CheckWeb(test.addr, test.config)
+		err := CheckAddress(test.addr, test.config)
 		if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")) {
 			t.Errorf("%s, %s: %v; want %q", test.addr, test.config, err, test.want)
 		}
@@ -202,14 +172,14 @@ func TestBeyondLoopback(t *testing.T) {
 		}
 		if s, err := Listen(test.addr, test.config); test.want != "" && err == nil {
 			t.Errorf("%s, %s: it listens", test.addr, test.config)
-			s.Close()
+			_ = s.Close()
 		} else if err == nil {
-			s.Close()
+			_ = s.Close()
 		}
 	}
 
-	s := serve(t, "0.0.0.0:0", config, http.HandlerFunc(hello))
-	_, port, _ := net.SplitHostPort(s.addr)
+	addr := serve(t, "0.0.0.0:0", config, http.HandlerFunc(hello))
+	_, port, _ := net.SplitHostPort(addr)
 	url := "https://127.0.0.1:" + port
 	for _, test := range []struct {
 		user, password string
@@ -242,12 +212,12 @@ func TestEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- s.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ended <- Serve(ctx, s, "", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			cancel()
 			for r.Context().Err() == nil && accepts(s.Addr().String()) {
 			}
 			hello(w, r)
-		}), slog.New(slog.DiscardHandler))
+		}))
 	}()
 	if status, body := ask(t, http.DefaultClient, "http://"+s.Addr().String(), "", "", ""); status != 200 || body != "hello" {
 		t.Errorf("status %d: %s", status, body)
@@ -259,7 +229,7 @@ func TestEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.Close()
+	_ = again.Close()
 }
 
 func accepts(addr string) bool {
@@ -273,27 +243,27 @@ func accepts(addr string) bool {
 // TestCrowdedServer: clients that connect and say nothing do not use up
 // descriptors beyond the bound, and those before them are answered.
 func TestCrowdedServer(t *testing.T) {
-	s := serve(t, "127.0.0.1:0", "", http.HandlerFunc(hello))
-	if status, _ := ask(t, http.DefaultClient, "http://"+s.addr, "", "", ""); status != 200 {
+	addr := serve(t, "127.0.0.1:0", "", http.HandlerFunc(hello))
+	if status, _ := ask(t, http.DefaultClient, "http://"+addr, "", "", ""); status != 200 {
 		t.Fatalf("status %d", status)
 	}
 	var idle []net.Conn
 	for range connections + 20 {
-		c, err := net.Dial("tcp", s.addr)
+		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		idle = append(idle, c)
 	}
 	// The kept connection of the first answer is among those that have a place.
-	if status, _ := ask(t, http.DefaultClient, "http://"+s.addr, "", "", ""); status != 200 {
+	if status, _ := ask(t, http.DefaultClient, "http://"+addr, "", "", ""); status != 200 {
 		t.Errorf("status %d", status)
 	}
 	for _, c := range idle {
 		_ = c.Close()
 	}
 	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: readWithin / 2}
-	if status, _ := ask(t, fresh, "http://"+s.addr, "", "", ""); status != 200 {
+	if status, _ := ask(t, fresh, "http://"+addr, "", "", ""); status != 200 {
 		t.Errorf("status %d after the crowd", status)
 	}
 }
