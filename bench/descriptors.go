@@ -26,10 +26,17 @@ func descriptors(b *bench) []figure {
 	return figures
 }
 
+// The two ways of stanch fds --for: a watch below five minutes takes the raw
+// tracepoints of all system calls, a longer one those of single calls.
+const (
+	shortWatch = "4m"
+	longWatch  = "5m"
+)
+
 // watchFDs starts stanch fds --for and returns when it sees every call.
-func (b *bench) watchFDs(pid int) *recording {
+func (b *bench) watchFDs(pid int, long string) *recording {
 	r := &recording{b: b, report: filepath.Join(b.TempDir(), "fds.json"), read: make(chan struct{})}
-	cmd := exec.Command("taskset", "-c", loadCPU(), b.stanch, "fds", "--for", "4m", "-o", r.report, strconv.Itoa(pid))
+	cmd := exec.Command("taskset", "-c", loadCPU(), b.stanch, "fds", "--for", long, "-o", r.report, strconv.Itoa(pid))
 	if err := r.start(cmd, "watching "); err != nil {
 		b.Fatal(err)
 	}
@@ -37,41 +44,69 @@ func (b *bench) watchFDs(pid int) *recording {
 }
 
 // descriptorPairs measures an open and a close in the process that is watched,
-// and in another one.
+// and in another one, in a short watch and in a long one.
 func descriptorPairs(b *bench) []figure {
 	exe := fixture.Build(b, "fdbench", "-O2", "-fomit-frame-pointer")
-	watched, other := fixture.Start(b, exe), fixture.Start(b, exe)
-	b.pin(watched.PID())
-	b.pin(other.PID())
-	ns := func(p *fixture.Proc, what string) float64 { return b.number(p.Ask(what+" 300", "ns"), "ns") }
-	var ratios, pairs, calls, otherPairs, empty []float64
-	for range rounds {
+	p := &neighbours{b: b, watched: fixture.Start(b, exe), other: fixture.Start(b, exe)}
+	b.pin(p.watched.PID())
+	b.pin(p.other.PID())
+	var short, long costs
+	var empty []float64
+	for i := range rounds {
+		call := p.ns(p.other, "call")
 		remove := emptyPrograms(b)
-		emptyCall := ns(other, "call")
+		empty = append(empty, p.ns(p.other, "call")-call)
 		remove()
-		was, wasCall, wasOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
-		w := b.watchFDs(watched.PID())
-		is, isCall, isOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
-		w.stop(&leak.Report{})
-		again, againCall, againOther := ns(watched, "pair"), ns(other, "call"), ns(other, "pair")
-		ratios = append(ratios, 2*is/(was+again))
-		pairs = append(pairs, (was+again)/2)
-		calls = append(calls, isCall-(wasCall+againCall)/2)
-		empty = append(empty, emptyCall-(wasCall+againCall)/2)
-		otherPairs = append(otherPairs, (isOther-(wasOther+againOther)/2)/2)
+		p.round(shortWatch, &short)
+		// Tracepoints of single calls take seconds to be left: fewer rounds.
+		if i%4 == 0 {
+			p.round(longWatch, &long)
+		}
 	}
 	traced := stracedPair(b, exe)
-	native, floor := median(pairs), median(empty)
+	native, floor := median(short.native), median(empty)
+	b.Logf("open and close: native %.0f ns, ratios %.2f and %.2f; in another process %+.1f and %+.1f ns a descriptor call, %+.1f and %+.1f ns another call; strace -k %.0f ns",
+		native, short.ratios, long.ratios, short.otherPairs, long.otherPairs, short.calls, long.calls, traced)
 	why := fmt.Sprintf("programs that do nothing, on the two raw tracepoints of system calls, add %.0f ns to a call on this machine", floor)
-	b.Logf("open and close: native %.0f ns, ratios %.2f; in another process %+.1f ns a descriptor call, %+.1f ns another call; strace -k %.0f ns",
-		native, ratios, otherPairs, calls, traced)
+	return append(
+		short.figures("", fmt.Sprintf("native %.0f ns; strace -k %.0f x", native, traced/native), why),
+		long.figures(" for five minutes or more", "", "a tracepoint that is on sends all calls of all processes on the slow way into the kernel")...)
+}
+
+// neighbours are two processes that open and close: one is watched.
+type neighbours struct {
+	b              *bench
+	watched, other *fixture.Proc
+}
+
+func (p *neighbours) ns(of *fixture.Proc, what string) float64 {
+	return p.b.number(of.Ask(what+" 300", "ns"), "ns")
+}
+
+// costs are what rounds measured: a pair without a watch, the ratio with one,
+// and what a descriptor call and another call take longer elsewhere; ns.
+type costs struct{ native, ratios, otherPairs, calls []float64 }
+
+// round measures before, during and after a watch.
+func (p *neighbours) round(long string, c *costs) {
+	was, wasCall, wasOther := p.ns(p.watched, "pair"), p.ns(p.other, "call"), p.ns(p.other, "pair")
+	w := p.b.watchFDs(p.watched.PID(), long)
+	is, isCall, isOther := p.ns(p.watched, "pair"), p.ns(p.other, "call"), p.ns(p.other, "pair")
+	w.stop(&leak.Report{})
+	again, againCall, againOther := p.ns(p.watched, "pair"), p.ns(p.other, "call"), p.ns(p.other, "pair")
+	c.native = append(c.native, (was+again)/2)
+	c.ratios = append(c.ratios, 2*is/(was+again))
+	c.calls = append(c.calls, isCall-(wasCall+againCall)/2)
+	c.otherPairs = append(c.otherPairs, (isOther-(wasOther+againOther)/2)/2)
+}
+
+func (c *costs) figures(when, beside, why string) []figure {
 	return []figure{{
-		name: "open and close in a process that stanch fds --for watches, of native", value: median(ratios), bound: 2.5, unit: "x",
-		beside: fmt.Sprintf("native %.0f ns; strace -k %.0f x", native, traced/native),
+		name: "open and close in a process that stanch fds --for watches" + when + ", of native", value: median(c.ratios), bound: 2.5, unit: "x", beside: beside,
 	}, {
-		name: "a descriptor call of another process meanwhile, over native", value: median(otherPairs), bound: 30, unit: "ns", why: why,
+		name: "a descriptor call of another process meanwhile" + when + ", over native", value: median(c.otherPairs), bound: 30, unit: "ns", why: why,
 	}, {
-		name: "another system call of another process meanwhile, over native", value: median(calls), bound: 30, unit: "ns", why: why,
+		name: "another system call of another process meanwhile" + when + ", over native", value: median(c.calls), bound: 30, unit: "ns", why: why,
 	}}
 }
 
@@ -108,7 +143,7 @@ func stracedPair(b *bench, exe string) float64 {
 func accepts(b *bench) []figure {
 	const seconds = 5
 	p := fixture.Start(b, fixture.Build(b, "fdbench", "-O2", "-fomit-frame-pointer"))
-	w := b.watchFDs(p.PID())
+	w := b.watchFDs(p.PID(), shortWatch)
 	idle := b.cpuSeconds(w.cmd.Process.Pid)
 	answer := p.Ask(fmt.Sprintf("accept 10000 %d", seconds*1000), "accepted")
 	used := b.cpuSeconds(w.cmd.Process.Pid) - idle
