@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"ledger":             {"leak"},
 	"render":             {"leak"},
 	"series":             {},
+	"series/tsdb":        {"series"},
 	"ui/example":         {"leak"},
 	"trend":              {"leak", "series"},
 	"metrics":            {"leak", "series"},
@@ -35,10 +36,10 @@ var arrows = map[string][]string{
 	"source/fdtrace":     {"leak", "proc", "unwind"},
 	"source/heap":        {"leak", "proc", "ptrace", "unwind"},
 	"source/probe":       {"leak", "proc", "ptrace", "unwind"},
-	"source/sampler":     {"leak", "proc"},
+	"source/sampler":     {"leak", "proc", "series"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "logs", "metrics", "trend"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend"},
 }
 
 // libraries lists who may import a third-party module.
@@ -50,7 +51,9 @@ var libraries = map[string][]string{
 	"golang.org/x/arch":                       {"source/probe"},
 	"github.com/ianlancetaylor/demangle":      {"symbol"},
 	"github.com/ulikunitz/xz":                 {"symbol"},
-	"github.com/klauspost/compress":           {"symbol", "record"},
+	"github.com/klauspost/compress":           {"symbol", "record", "series/tsdb"},
+	"github.com/prometheus/prometheus":        {"series/tsdb"},
+	"github.com/oklog/ulid":                   {"series/tsdb"},
 	"github.com/prometheus/client_golang":     {"metrics"},
 	"github.com/prometheus/exporter-toolkit":  {"metrics"},
 	"gopkg.in/yaml.v3":                        {"metrics"},

@@ -1,0 +1,180 @@
+package tsdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"stanch/internal/series"
+)
+
+// ref is what the TSDB calls a series, so that its labels need not be built
+// again for each sample. One that the TSDB no longer knows is told by it.
+type ref struct {
+	id   storage.SeriesRef
+	last int64 // ms, of the newest sample
+}
+
+// patience is how long at least lies between two attempts to open the TSDB
+// again after a fault.
+const patience = 5 * time.Second
+
+// callKeeper is after how many samples the keeper looks how large the log is.
+const callKeeper = 20_000
+
+// Append keeps samples in one commit. They may have different times, in any
+// order of the series, but rising ones within a series: one that is out of order, older
+// by an hour than the newest of all, there already, or of one series too many is
+// dropped and counted in Stats.Dropped. When samples (log lines aside) lie
+// more than a minute before what is there, the clock was set back: see
+// setback.go.
+//
+// The error says why all of them are lost: ErrFull, or whatever else is wrong with the
+// directory. The next call tries again. It may wait for seconds when what was
+// appended must become a block first.
+func (s *Store) Append(samples []series.Sample) error {
+	if len(samples) == 0 {
+		return nil
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	err := s.append(samples)
+	s.counts.fail(err)
+	if err != nil {
+		s.counts.failed.Add(uint64(len(samples)))
+		return err
+	}
+	s.since += int64(len(samples))
+	if s.since >= callKeeper {
+		s.since = 0
+		s.callKeeper()
+	}
+	return nil
+}
+
+func (s *Store) append(samples []series.Sample) error {
+	if s.readOnly {
+		return errors.New("history is open for reading only")
+	}
+	if err := s.place.check(s.dir); err != nil {
+		return err
+	}
+	if _, err := room(s.dir); err != nil {
+		return err
+	}
+	if err := s.ready(); err != nil {
+		return err
+	}
+	if to, back := s.setBack(samples); back {
+		if err := s.splitAt(to); err != nil {
+			return fmt.Errorf("the clock was set back, and history cannot be split there: %w", err)
+		}
+	}
+	if err := s.catchUp(); err != nil {
+		return err
+	}
+	return s.commit(samples)
+}
+
+// ready opens the TSDB again when it may not be written to.
+func (s *Store) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	if !s.broken.Load() {
+		return nil
+	}
+	if time.Now().Before(s.retryAt) {
+		return *s.counts.err.Load()
+	}
+	s.retryAt = time.Now().Add(patience)
+	if err := s.closeDB(); err != nil {
+		s.log.Warn("history was closed after a fault", "err", err)
+	}
+	if err := s.openDB(); err != nil {
+		return fmt.Errorf("open history in %s again: %w", s.dir, err)
+	}
+	s.broken.Store(false)
+	s.o.Log.Info("history is written again", "dir", s.dir)
+	return nil
+}
+
+// commit writes the samples.
+func (s *Store) commit(samples []series.Sample) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a := s.db.Appender(context.Background())
+	var kept, dropped uint64
+	newest := s.newest.Load()
+	for i := range samples {
+		if err := s.appendOne(a, &samples[i]); err != nil {
+			dropped++
+			continue
+		}
+		kept++
+		newest = max(newest, samples[i].At)
+	}
+	if err := a.Commit(); err != nil {
+		s.broken.Store(true)
+		s.retryAt = time.Time{}
+		if isFull(err) {
+			return fmt.Errorf("the disk of %s is full: %w: %w", s.dir, ErrFull, err)
+		}
+		return fmt.Errorf("write history in %s: %w", s.dir, err)
+	}
+	s.newest.Store(newest)
+	s.counts.appended.Add(kept)
+	s.counts.dropped.Add(dropped)
+	return nil
+}
+
+var (
+	errNoName  = errors.New("a sample without a metric")
+	errTooMany = errors.New("too many series")
+)
+
+func (s *Store) appendOne(a storage.Appender, sample *series.Sample) error {
+	known := s.refs[sample.Key]
+	if known != nil {
+		if sample.At <= known.last {
+			return storage.ErrOutOfOrderSample
+		}
+		_, err := a.Append(known.id, labels.EmptyLabels(), sample.At, sample.Value)
+		if err == nil {
+			known.last = sample.At
+			return nil
+		}
+		if !errors.Is(err, tsdb.ErrInvalidSample) { // it has forgotten the series
+			return err
+		}
+	}
+	if sample.Key.Metric == "" {
+		return errNoName
+	}
+	if known == nil && s.db.Head().NumSeries() >= uint64(s.o.MaxSeries) {
+		return errTooMany
+	}
+	id, err := a.Append(0, labelsOf(sample.Key), sample.At, sample.Value)
+	if err != nil {
+		return err
+	}
+	s.refs[sample.Key] = &ref{id, sample.At}
+	return nil
+}
+
+// Forget says that these series will not come again soon. It is a hint: the
+// store forgets by itself what has not come for some hours.
+func (s *Store) Forget(keys []series.Key) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	for _, k := range keys {
+		delete(s.refs, k)
+	}
+}
