@@ -20,12 +20,12 @@ var listColumns = []struct {
 	name string
 	of   func(*leak.ReportDescriptor) string
 }{
-	{"KIND", func(d *leak.ReportDescriptor) string { return cut(clean(d.Kind), maxCell) }},
+	{"KIND", func(d *leak.ReportDescriptor) string { return cut(Clean(d.Kind), maxCell) }},
 	{"STATE", func(d *leak.ReportDescriptor) string {
 		if d.Socket == nil {
 			return ""
 		}
-		return cut(clean(d.Socket.State), maxCell)
+		return cut(Clean(d.Socket.State), maxCell)
 	}},
 	{"EXEC", func(d *leak.ReportDescriptor) string {
 		if d.CloseOnExec {
@@ -87,7 +87,7 @@ func described(e *leak.ReportDescriptor, room int) string {
 		text += "; " + opener(e.Opener, "", 2)
 	}
 	if e.LastCall != "" {
-		text += "; last call " + cut(clean(e.LastCall), leastRoom)
+		text += "; last call " + cut(Clean(e.LastCall), leastRoom)
 		if e.LastCallS != nil {
 			text += " " + together(seconds(*e.LastCallS)+" ago")
 		}
@@ -102,10 +102,10 @@ func identity(e *leak.ReportDescriptor, room int) string {
 		what = strings.Replace(what, " "+e.Socket.State, "", 1)
 	}
 	const deleted = " (deleted)"
-	if name := strings.TrimSuffix(clean(what), deleted); e.Deleted {
+	if name := strings.TrimSuffix(Clean(what), deleted); e.Deleted {
 		return cut(name, room-len(deleted)) + together(deleted)
 	}
-	return cut(clean(what), room)
+	return cut(Clean(what), room)
 }
 
 // flow says what waits in a socket, and how long it is idle.

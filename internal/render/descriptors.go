@@ -64,7 +64,7 @@ func libraries(b *strings.Builder, d *leak.ReportDescriptors) {
 		unknown += d.Groups[i].Count
 	}
 	for _, l := range d.Libraries {
-		parts = append(parts, together(clean(l.Module)+" "+leak.FormatCount(l.Count)))
+		parts = append(parts, together(Clean(l.Module)+" "+leak.FormatCount(l.Count)))
 		unknown -= min(unknown, l.Count)
 	}
 	if unknown > 0 {
@@ -104,9 +104,9 @@ func inUse(t *leak.ReportTarget) string {
 	case l.Max == nil:
 		return together(text + ", no limit")
 	case l.Hard != nil && *l.Hard > *l.Max:
-		text = fmt.Sprintf("%s of %s (%s, hard %s)", leak.FormatCount(d.Open), leak.FormatCount(*l.Max), clean(l.Limit), leak.FormatCount(*l.Hard))
+		text = fmt.Sprintf("%s of %s (%s, hard %s)", leak.FormatCount(d.Open), leak.FormatCount(*l.Max), Clean(l.Limit), leak.FormatCount(*l.Hard))
 	default:
-		text = fmt.Sprintf("%s of %s (%s)", leak.FormatCount(d.Open), leak.FormatCount(*l.Max), clean(l.Limit))
+		text = fmt.Sprintf("%s of %s (%s)", leak.FormatCount(d.Open), leak.FormatCount(*l.Max), Clean(l.Limit))
 	}
 	if ended(t) {
 		return together(text + " at the exit")
@@ -178,7 +178,7 @@ const (
 
 func rowOf(g *leak.ReportDescriptorGroup) groupRow {
 	r := groupRow{
-		count: leak.FormatCount(g.Count), what: cut(clean(g.What), whatWidth),
+		count: leak.FormatCount(g.Count), what: cut(Clean(g.What), whatWidth),
 		numbers: ranges(g.Numbers, g.Count > uint64(len(g.Numbers))),
 	}
 	var more []string
@@ -293,7 +293,7 @@ func whoOpened(b *strings.Builder, g *leak.ReportDescriptorGroup, most int) {
 
 // opener says where descriptors were opened and by which call.
 func opener(o *leak.ReportOpener, module string, frames int) string {
-	text, call := "opened", clean(o.Call)
+	text, call := "opened", Clean(o.Call)
 	if how := arrivals[o.Call]; how != "" {
 		text, call = how, ""
 	}
@@ -303,7 +303,7 @@ func opener(o *leak.ReportOpener, module string, frames int) string {
 		}
 		text += " by " + at
 	}
-	if by := strings.Trim(call+", "+clean(module), ", "); by != "" {
+	if by := strings.Trim(call+", "+Clean(module), ", "); by != "" {
 		text += " " + together("("+by+")")
 	}
 	return certainly(o) + text

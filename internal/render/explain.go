@@ -17,9 +17,9 @@ func Explain(w io.Writer, n uint64, meanings []leak.Meaning) error {
 	}
 	b.WriteByte('\n')
 	for _, m := range meanings {
-		text := clean(m.Text)
+		text := Clean(m.Text)
 		if m.How != "" {
-			text += ": " + clean(m.How)
+			text += ": " + Clean(m.How)
 		}
 		wrap(&b, "  ", text)
 	}

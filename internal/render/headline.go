@@ -53,9 +53,9 @@ func headline(s *section, f *leak.Finding) string {
 	case amounted(f):
 		parts = append(parts, quantity(s, f))
 	case f.Rule == invalidFree && f.Count > 1:
-		parts = append(parts, clean(f.Title), together(leak.FormatCount(f.Count)+" times"))
+		parts = append(parts, Clean(f.Title), together(leak.FormatCount(f.Count)+" times"))
 	default:
-		parts = append(parts, clean(f.Title))
+		parts = append(parts, Clean(f.Title))
 	}
 	parts = append(parts, speed(f)...)
 	if in := inProcesses(s, f); in != "" {

@@ -67,7 +67,7 @@ func OverviewOf(services []leak.ReportService) Overview {
 			growing++
 			continue
 		}
-		groups[class] = append(groups[class], clean(s.Name))
+		groups[class] = append(groups[class], Clean(s.Name))
 	}
 	o.Head = overviewHead(services, growing)
 	o.Rest = rest(groups)
@@ -148,7 +148,7 @@ func restarts(services []leak.ReportService) string {
 	slices.SortStableFunc(who, func(a, b *leak.ReportService) int { return -cmp.Compare(a.Restarts, b.Restarts) })
 	var names []string
 	for _, s := range who {
-		names = append(names, fmt.Sprintf("%s %s", short(clean(s.Name), maxService), together(restarted(s))))
+		names = append(names, fmt.Sprintf("%s %s", short(Clean(s.Name), maxService), together(restarted(s))))
 	}
 	return "restarted: " + listed(names, maxNames)
 }
@@ -181,7 +181,7 @@ func listed(names []string, n int) string {
 }
 
 func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
-	r := Row{Index: i, Service: clean(s.Name), What: resource(s, t), Now: size(t.Now, t.Bytes), Verdict: verdictWords[t.Verdict]}
+	r := Row{Index: i, Service: Clean(s.Name), What: resource(s, t), Now: size(t.Now, t.Bytes), Verdict: verdictWords[t.Verdict]}
 	if t.PID > 0 {
 		r.PID = fmt.Sprint(t.PID)
 	}
@@ -196,7 +196,7 @@ func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
 		r.Grows = growth(*t.PerHour, t.Bytes)
 	}
 	if x := t.Exhaustion; x != nil {
-		r.Limit, r.In = clean(x.Limit), between(x)
+		r.Limit, r.In = Clean(x.Limit), between(x)
 	}
 	r.Since = "before"
 	if t.Since != nil {
@@ -207,7 +207,7 @@ func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
 
 // resource names what a trend is of.
 func resource(s *leak.ReportService, t *leak.ReportTrend) string {
-	what := cmp.Or(clean(t.Resource), clean(t.Metric))
+	what := cmp.Or(Clean(t.Resource), Clean(t.Metric))
 	if t.Worker == "" && t.PID == 0 && s.Kind != "host" {
 		what += " of the cgroup"
 	}

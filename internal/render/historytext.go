@@ -156,6 +156,6 @@ func marks(b *strings.Builder, s *leak.ReportService) {
 	}
 	for i := max(0, len(s.Marks)-maxMarks); i < len(s.Marks); i++ {
 		m := &s.Marks[i]
-		wrap(b, fmt.Sprintf("  %s  %-8s  ", m.At.In(s.To.Location()).Format("2 Jan 15:04:05"), clean(m.Kind)), clean(m.Text))
+		wrap(b, fmt.Sprintf("  %s  %-8s  ", m.At.In(s.To.Location()).Format("2 Jan 15:04:05"), Clean(m.Kind)), Clean(m.Text))
 	}
 }

@@ -56,7 +56,7 @@ func limit(b *strings.Builder, l *leak.ReportLimit) {
 	}
 	text := limited(l) + ": " + together(amount)
 	if l.Limit != "" {
-		text += " " + together("("+clean(l.Limit)+")")
+		text += " " + together("("+Clean(l.Limit)+")")
 	}
 	wrap(b, fmt.Sprintf(rowLead, fmt.Sprintf("%d %%", part)), strings.Join(append([]string{text}, pace(l)...), "; "))
 }
@@ -67,13 +67,13 @@ var scopes = map[string]string{string(leak.UsagePorts): " from ", string(leak.Us
 // limited names a resource, and which one of several it is.
 func limited(l *leak.ReportLimit) string {
 	if l.Scope == "" {
-		return clean(l.Name)
+		return Clean(l.Name)
 	}
 	word := scopes[l.Name]
 	if word == "" {
 		word = " "
 	}
-	return clean(l.Name) + word + cut(clean(l.Scope), columns/2)
+	return Clean(l.Name) + word + cut(Clean(l.Scope), columns/2)
 }
 
 // pace says how fast a limit comes, and when.
@@ -117,7 +117,7 @@ func failures(b *strings.Builder, d *leak.ReportDescriptors, short bool) {
 	b.WriteString("failing:\n")
 	for i := range d.Failures[:min(len(d.Failures), most)] {
 		f := &d.Failures[i]
-		text := clean(f.Call) + ": " + clean(f.Errno)
+		text := Clean(f.Call) + ": " + Clean(f.Errno)
 		if e := shortages[f.Errno]; e != "" {
 			text += " (" + e + ")"
 		}
@@ -134,9 +134,9 @@ func failures(b *strings.Builder, d *leak.ReportDescriptors, short bool) {
 		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(n)), "calls from "+counted(uint64(len(more)), "other place"))
 	}
 	for _, l := range dropped {
-		what := clean(l.Name)
+		what := Clean(l.Name)
 		if l.Scope != "" {
-			what += " (" + clean(l.Scope) + ")"
+			what += " (" + Clean(l.Scope) + ")"
 		}
 		wrap(b, fmt.Sprintf(rowLead, leak.FormatCount(l.Used)), strings.Join(append([]string{what + " so far, in the whole network namespace"}, pace(l)...), "; "))
 	}
@@ -172,9 +172,9 @@ func ownerless(b *strings.Builder, d *leak.ReportDescriptors) {
 	var parts []string
 	for i := range all[:min(len(all), maxOwnerless)] {
 		o := &all[i]
-		where := clean(o.State) + " " + cut(clean(o.Local), columns/2)
+		where := Clean(o.State) + " " + cut(Clean(o.Local), columns/2)
 		if o.Local == elsewhere {
-			where = elsewhere + " " + clean(o.State)
+			where = elsewhere + " " + Clean(o.State)
 		}
 		parts = append(parts, together(leak.FormatCount(o.Count)+" "+where))
 	}

@@ -71,10 +71,10 @@ func newPprof(p *leak.Profile) *pprof {
 		out.TimeNanos = p.Observed.Start.UnixNano()
 	}
 	for i := range p.Targets {
-		out.Comments = append(out.Comments, fmt.Sprintf("stanch record of %s[%d]", clean(p.Targets[i].Comm), p.Targets[i].PID))
+		out.Comments = append(out.Comments, fmt.Sprintf("stanch record of %s[%d]", Clean(p.Targets[i].Comm), p.Targets[i].PID))
 	}
 	for _, s := range append(append([]string(nil), p.Gaps...), p.Notes...) {
-		out.Comments = append(out.Comments, clean(s))
+		out.Comments = append(out.Comments, Clean(s))
 	}
 	return out
 }
@@ -83,7 +83,7 @@ func newPprof(p *leak.Profile) *pprof {
 // it.
 func (p *pprof) mainFirst(exe string) {
 	for i, m := range p.Mapping {
-		if m.File == clean(exe) && i > 0 {
+		if m.File == Clean(exe) && i > 0 {
 			copy(p.Mapping[1:], p.Mapping[:i])
 			p.Mapping[0] = m
 			break
@@ -146,7 +146,7 @@ func (p *pprof) mapping(m *leak.Mapping) *profile.Mapping {
 	}
 	out := &profile.Mapping{
 		ID: uint64(len(p.Mapping) + 1), Start: uint64(m.Start), Limit: uint64(m.End), Offset: m.Offset,
-		File: clean(m.Path), BuildID: clean(m.BuildID),
+		File: Clean(m.Path), BuildID: Clean(m.BuildID),
 	}
 	p.Mapping = append(p.Mapping, out)
 	p.mappings[m.ID] = out
@@ -160,7 +160,7 @@ func (p *pprof) function(n *leak.StackFrame) *profile.Function {
 	}
 	// pprof shortens names that are both: parameters and template arguments go.
 	name := functionName(n)
-	f := &profile.Function{ID: uint64(len(p.Function) + 1), Name: name, SystemName: name, Filename: clean(n.File)}
+	f := &profile.Function{ID: uint64(len(p.Function) + 1), Name: name, SystemName: name, Filename: Clean(n.File)}
 	p.Function = append(p.Function, f)
 	p.functions[key] = f
 	return f

@@ -65,10 +65,10 @@ func ProfileText(w io.Writer, p *leak.Profile) error {
 	}
 	wrap(&b, "", held(p))
 	for _, g := range p.Gaps {
-		wrap(&b, "not seen: ", clean(g))
+		wrap(&b, "not seen: ", Clean(g))
 	}
 	for _, n := range p.Notes {
-		wrap(&b, "note: ", clean(n))
+		wrap(&b, "note: ", Clean(n))
 	}
 	if c := cost(&p.Observed); c != "" {
 		wrap(&b, "cost: ", c)
@@ -104,7 +104,7 @@ func recorded(p *leak.Profile) string {
 	if len(r.Through) > 0 {
 		var names []string
 		for _, f := range r.Through {
-			names = append(names, clean(f))
+			names = append(names, Clean(f))
 		}
 		s += "; shown are calls through " + strings.Join(names, " or ")
 	}

@@ -85,9 +85,9 @@ func sectionHead(b *strings.Builder, s *section) {
 	if len(s.targets) > named {
 		pids = append(pids, "...")
 	}
-	text := fmt.Sprintf("%s, %s processes (%s)", clean(t.Comm), leak.FormatCount(uint64(len(s.targets))), strings.Join(pids, ", "))
+	text := fmt.Sprintf("%s, %s processes (%s)", Clean(t.Comm), leak.FormatCount(uint64(len(s.targets))), strings.Join(pids, ", "))
 	if t.Allocator != "" {
-		text += ", " + clean(t.Allocator)
+		text += ", " + Clean(t.Allocator)
 	}
 	wrap(b, "", text)
 }
@@ -231,9 +231,9 @@ func names(ts []*leak.ReportTarget) string {
 	var parts []string
 	for _, name := range order[:min(len(order), maxNames)] {
 		if counts[name] > 1 {
-			parts = append(parts, together(fmt.Sprintf("%s %s", clean(name), leak.FormatCount(uint64(counts[name])))))
+			parts = append(parts, together(fmt.Sprintf("%s %s", Clean(name), leak.FormatCount(uint64(counts[name])))))
 		} else {
-			parts = append(parts, clean(name))
+			parts = append(parts, Clean(name))
 		}
 	}
 	if len(order) > maxNames {
@@ -255,10 +255,10 @@ func targetGaps(b *strings.Builder, ts []*leak.ReportTarget) {
 		}
 	}
 	for _, g := range order {
-		text := clean(g)
+		text := Clean(g)
 		switch {
 		case len(who[g]) < len(ts) && len(who[g]) == 1:
-			text = fmt.Sprintf("%s[%d]: %s", clean(who[g][0].Comm), who[g][0].PID, text)
+			text = fmt.Sprintf("%s[%d]: %s", Clean(who[g][0].Comm), who[g][0].PID, text)
 		case len(who[g]) < len(ts):
 			text = fmt.Sprintf("%s (%s): %s", counted(uint64(len(who[g])), "process"), names(who[g]), text)
 		}

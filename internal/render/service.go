@@ -22,7 +22,7 @@ type Detail struct{ Label, Text string }
 
 // HeadOf says which service it is, and for how long it was watched.
 func HeadOf(s *leak.ReportService) string {
-	parts := []string{clean(s.Name)}
+	parts := []string{Clean(s.Name)}
 	switch len(s.Workers) {
 	case 0:
 	case 1:
@@ -127,9 +127,9 @@ func growingParagraph(s *leak.ReportService, t *leak.ReportTrend) Paragraph {
 	}
 	if x := t.Exhaustion; x != nil {
 		if in := until(x); in == "reached" {
-			head += fmt.Sprintf("; %s is reached", clean(x.Limit))
+			head += fmt.Sprintf("; %s is reached", Clean(x.Limit))
 		} else {
-			head += fmt.Sprintf("; %s is reached in %s", clean(x.Limit), together(in))
+			head += fmt.Sprintf("; %s is reached in %s", Clean(x.Limit), together(in))
 		}
 	}
 	d := details(s, t)
@@ -170,7 +170,7 @@ func details(s *leak.ReportService, t *leak.ReportTrend) []Detail {
 		if !t.Bytes {
 			each = fmt.Sprintf("%.2g", *t.PerUnit)
 		}
-		out = append(out, Detail{"load", fmt.Sprintf("%s more for each %s", each, clean(t.Unit))})
+		out = append(out, Detail{"load", fmt.Sprintf("%s more for each %s", each, Clean(t.Unit))})
 	}
 	if Grows(t.Verdict) && t.Strength > 0 {
 		out = append(out, Detail{"chance", "that noise alone looks like this: " + chance(1-t.Strength)})
@@ -207,10 +207,10 @@ func logParagraph(l *leak.ReportLog) Paragraph {
 	if l.Other == 1 {
 		times = "once"
 	}
-	p := Paragraph{Word: "LOG", Head: fmt.Sprintf("`%s` came %s before %s of %s, and %s otherwise", clean(l.Template), together(lead(l.LeadS)),
+	p := Paragraph{Word: "LOG", Head: fmt.Sprintf("`%s` came %s before %s of %s, and %s otherwise", Clean(l.Template), together(lead(l.LeadS)),
 		leak.FormatCount(uint64(l.Before)), together(counted(uint64(l.Steps), "step")), together(times))}
 	if l.Example != "" && l.Example != l.Template {
-		p.Details = append(p.Details, Detail{"line", clean(l.Example)})
+		p.Details = append(p.Details, Detail{"line", Clean(l.Example)})
 	}
 	p.Details = append(p.Details, Detail{"chance", "that this is an accident: " + chance(l.P)})
 	return p
@@ -226,9 +226,9 @@ func lead(s float64) string {
 
 // labelOf divides "proof: no pointer to them" into a label and its text.
 func labelOf(s string) (label, text string) {
-	label, text, ok := strings.Cut(clean(s), ": ")
+	label, text, ok := strings.Cut(Clean(s), ": ")
 	if !ok || strings.Contains(label, " ") || len(label) > maxLabel {
-		return "seen", clean(s)
+		return "seen", Clean(s)
 	}
 	return label, text
 }

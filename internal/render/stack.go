@@ -65,21 +65,21 @@ func stackOf(frames []leak.StackFrame, line, most int) string {
 func frame(f *leak.StackFrame, full bool) string {
 	name := functionName(f)
 	if name == "" {
-		return together(fmt.Sprintf("%s+%#x", clean(f.Module), f.Offset))
+		return together(fmt.Sprintf("%s+%#x", Clean(f.Module), f.Offset))
 	}
 	switch {
 	case f.File == "" || f.Line == 0:
-		return together(name + " " + clean(f.Module))
+		return together(name + " " + Clean(f.Module))
 	case full:
-		return together(fmt.Sprintf("%s %s:%d", name, clean(shorten(f.File)), f.Line))
+		return together(fmt.Sprintf("%s %s:%d", name, Clean(shorten(f.File)), f.Line))
 	}
-	return together(fmt.Sprintf("%s %s:%d", name, clean(path.Base(f.File)), f.Line))
+	return together(fmt.Sprintf("%s %s:%d", name, Clean(path.Base(f.File)), f.Line))
 }
 
 // functionName is a function's name without anonymous namespaces, which say
 // nothing.
 func functionName(f *leak.StackFrame) string {
-	return strings.ReplaceAll(clean(f.Function), "(anonymous namespace)::", "")
+	return strings.ReplaceAll(Clean(f.Function), "(anonymous namespace)::", "")
 }
 
 // shorten keeps the last directory of an absolute path.

@@ -53,10 +53,10 @@ func Text(w io.Writer, r *leak.Report) error {
 		targetGaps(&b, silent)
 	}
 	for _, g := range r.Gaps {
-		wrap(&b, "not seen: ", clean(g))
+		wrap(&b, "not seen: ", Clean(g))
 	}
 	for _, n := range r.Notes {
-		wrap(&b, "note: ", clean(n))
+		wrap(&b, "note: ", Clean(n))
 	}
 	if c := cost(&r.Observed); c != "" {
 		wrap(&b, "cost: ", c)
@@ -94,7 +94,7 @@ func about(b *strings.Builder, r *leak.Report, s *section) {
 		nothing(b, r, s)
 	}
 	if rest := s.rest; rest != nil {
-		wrap(b, "not explained: ", strings.Join(append([]string{clean(rest.Title)}, speed(rest)...), "; "))
+		wrap(b, "not explained: ", strings.Join(append([]string{Clean(rest.Title)}, speed(rest)...), "; "))
 		for _, e := range rest.Evidence {
 			labelled(b, e)
 		}
@@ -108,20 +108,20 @@ func about(b *strings.Builder, r *leak.Report, s *section) {
 
 // head says who it is and how it stands.
 func head(b *strings.Builder, t *leak.ReportTarget) {
-	parts := []string{fmt.Sprintf("%s[%d]", clean(t.Comm), t.PID)}
+	parts := []string{fmt.Sprintf("%s[%d]", Clean(t.Comm), t.PID)}
 	if t.UptimeS != nil && !ended(t) {
 		parts[0] += " up " + seconds(*t.UptimeS)
 	}
 	if t.Allocator != "" {
-		parts = append(parts, clean(t.Allocator))
+		parts = append(parts, Clean(t.Allocator))
 	}
 	if t.Ended != "" {
-		parts = append(parts, clean(t.Ended))
+		parts = append(parts, Clean(t.Ended))
 	}
 	switch {
 	case ended(t):
 	case t.RSSBytes != nil && t.MemoryLimitBytes != nil:
-		parts = append(parts, fmt.Sprintf("memory %s (%s)", of(float64(*t.RSSBytes), float64(*t.MemoryLimitBytes)), clean(t.MemoryLimit)))
+		parts = append(parts, fmt.Sprintf("memory %s (%s)", of(float64(*t.RSSBytes), float64(*t.MemoryLimitBytes)), Clean(t.MemoryLimit)))
 	case t.RSSBytes != nil:
 		parts = append(parts, "memory "+leak.FormatBytes(float64(*t.RSSBytes)))
 	}
@@ -153,21 +153,21 @@ var words = map[leak.Severity]string{
 func finding(b *strings.Builder, s *section, f *leak.Finding) {
 	word := words[f.Severity]
 	if word == "" {
-		word = strings.ToUpper(clean(string(f.Severity)))
+		word = strings.ToUpper(Clean(string(f.Severity)))
 	}
 	wrap(b, word+"  ", headline(s, f))
 	switch {
 	case len(f.Stack) > 0:
 		wrap(b, "  ", origin(f)+stack(f))
 	case amounted(f):
-		wrap(b, "  ", clean(f.Title))
+		wrap(b, "  ", Clean(f.Title))
 	}
 	related(b, f)
 	for _, e := range f.Evidence {
 		labelled(b, e)
 	}
 	for _, a := range f.Advice {
-		wrap(b, "  do     ", clean(a))
+		wrap(b, "  do     ", Clean(a))
 	}
 }
 
@@ -179,11 +179,11 @@ func origin(f *leak.Finding) string {
 	}
 	switch {
 	case f.Rule != invalidFree:
-		return clean(what) + " from "
+		return Clean(what) + " from "
 	case len(f.Related) > 0:
-		return clean(what) + " freed again by "
+		return Clean(what) + " freed again by "
 	}
-	return clean(what) + " freed by "
+	return Clean(what) + " freed by "
 }
 
 // maxRelated is how many frames are shown of the other stacks.
@@ -212,7 +212,7 @@ func related(b *strings.Builder, f *leak.Finding) {
 func did(r *leak.Related) string {
 	switch {
 	case r.What != leak.RelatedClosed:
-		return clean(r.What)
+		return Clean(r.What)
 	case r.Count == 0:
 		return "others from this line were closed"
 	case r.Count == 1:
@@ -254,7 +254,7 @@ func nothing(b *strings.Builder, r *leak.Report, s *section) {
 		wrap(b, "", fmt.Sprintf("nothing found in %s: %s blocks, %s, were examined; %s", seconds(r.Observed.DurationS),
 			leak.FormatCount(*t.HeapBlocks), bytesOf(t.HeapBytes), state))
 	case t.Allocator != "":
-		wrap(b, "", fmt.Sprintf("nothing found in %s; the heap of %s was not examined", seconds(r.Observed.DurationS), clean(t.Allocator)))
+		wrap(b, "", fmt.Sprintf("nothing found in %s; the heap of %s was not examined", seconds(r.Observed.DurationS), Clean(t.Allocator)))
 	default:
 		wrap(b, "", fmt.Sprintf("nothing found in %s; the heap was not examined", seconds(r.Observed.DurationS)))
 	}
@@ -314,9 +314,9 @@ func holders(b *strings.Builder, t *leak.ReportTarget) {
 			s = fmt.Sprintf("%s x %s bytes", leak.FormatCount(h.Count), leak.FormatCount(h.Size))
 		}
 		if h.Type != "" {
-			s += ", " + clean(h.Type)
+			s += ", " + Clean(h.Type)
 		}
-		wrap(b, fmt.Sprintf("  %8s  ", leak.FormatBytes(float64(h.Bytes))), clean(h.Holder)+": "+s)
+		wrap(b, fmt.Sprintf("  %8s  ", leak.FormatBytes(float64(h.Bytes))), Clean(h.Holder)+": "+s)
 	}
 }
 

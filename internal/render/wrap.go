@@ -44,9 +44,9 @@ const nbsp = "\u00a0"
 // together keeps the words of s on one line.
 func together(s string) string { return strings.ReplaceAll(s, " ", nbsp) }
 
-// clean makes foreign text safe for a terminal: names of a target may hold
+// Clean makes foreign text safe for a terminal: names of a target may hold
 // anything, also what turns the direction of writing.
-func clean(s string) string {
+func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r) && r != '\u0085':

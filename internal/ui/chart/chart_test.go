@@ -1,0 +1,109 @@
+package chart
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"stanch/internal/leak"
+	"stanch/internal/ui/example"
+)
+
+func TestOrdered(t *testing.T) {
+	s := &example.Reports()["descriptors"].Services[0]
+	var got []string
+	for _, c := range Ordered(s) {
+		got = append(got, c.Title)
+	}
+	want := []string{"descriptors", "TCP sockets CLOSE_WAIT", "resident memory"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	s = &example.Reports()["steps"].Services[0]
+	all := Ordered(s)
+	if last := all[len(all)-1].Title; last != "threads" {
+		t.Errorf("%s comes last, want what never changes", last)
+	}
+}
+
+// TestLines breaks lines where the process was another or the host slept.
+func TestLines(t *testing.T) {
+	s := &example.Reports()["steps"].Services[0]
+	if n := len(Lines(s, &s.Charts[0])); n != 4 {
+		t.Errorf("%d lines, want 4: two restarts and a sleep", n)
+	}
+	points := 0
+	for _, l := range Lines(s, &s.Charts[0]) {
+		points += len(l)
+	}
+	if points != len(s.Charts[0].Points) {
+		t.Errorf("%d points of %d", points, len(s.Charts[0].Points))
+	}
+}
+
+func TestValues(t *testing.T) {
+	for _, c := range []struct {
+		low, high, limit float64
+		want             Axis
+	}{
+		{0, 90, 0, Axis{Low: 0, High: 100, Step: 50}},
+		{951, 1013, 1024, Axis{Low: 950, High: 1050, Step: 50, Limit: true}},
+		{951, 1013, 65536, Axis{Low: 940, High: 1020, Step: 20}},
+		{12, 12, 0, Axis{Low: 0, High: 15, Step: 5}},
+		{0, 0, 0, Axis{Low: 0, High: 1, Step: 1}},
+		{1e9, 1.2e9, 8e9, Axis{Low: 1e9, High: 1.2e9, Step: 50e6}},
+	} {
+		chart := &leak.ReportChart{Points: [][2]float64{{0, c.low}, {1, c.high}}}
+		if c.limit > 0 {
+			chart.Limit = &c.limit
+		}
+		if got := Values(&leak.ReportService{}, chart, 4); math.Abs(got.Low-c.want.Low) > 1e-6 || math.Abs(got.High-c.want.High) > 1e-6 || got.Step != c.want.Step || got.Limit != c.want.Limit {
+			t.Errorf("%v to %v, limit %v: %+v, want %+v", c.low, c.high, c.limit, got, c.want)
+		}
+	}
+}
+
+// TestTimes counts moments of the clock on the wall, also on the days on which
+// clocks are turned.
+func TestTimes(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to time.Time
+		most     int
+		want     []string
+	}{
+		{time.Date(2026, 11, 20, 3, 12, 40, 0, time.UTC), time.Date(2026, 11, 21, 3, 12, 40, 0, time.UTC), 5, []string{"06:00", "12:00", "18:00", "21 Nov"}},
+		{time.Date(2026, 10, 24, 20, 0, 0, 0, berlin), time.Date(2026, 10, 25, 13, 0, 0, 0, berlin), 5, []string{"25 Oct", "06:00", "12:00"}},
+		{time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC), time.Date(2026, 11, 20, 3, 0, 20, 0, time.UTC), 5, []string{"03:00:00", "03:00:05", "03:00:10", "03:00:15", "03:00:20"}},
+		{time.Date(2026, 11, 1, 3, 0, 0, 0, time.UTC), time.Date(2026, 11, 30, 3, 0, 0, 0, time.UTC), 5, []string{"8 Nov", "15 Nov", "22 Nov", "29 Nov"}},
+	} {
+		var got []string
+		for _, tick := range Times(unix(c.from), unix(c.to), c.from.Location(), c.most) {
+			got = append(got, tick.Label)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v to %v: %q, want %q", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+// TestNeverEmpty holds for whatever a report may say.
+func TestNeverEmpty(t *testing.T) {
+	for name, r := range example.Reports() {
+		for i := range r.Services {
+			s := &r.Services[i]
+			if from, to := Span(s); from >= to {
+				t.Errorf("%s: from %v to %v", name, from, to)
+			}
+			for _, c := range Ordered(s) {
+				if a := Values(s, c, 4); a.Low >= a.High || a.Step <= 0 {
+					t.Errorf("%s: %+v", name, a)
+				}
+			}
+		}
+	}
+}
