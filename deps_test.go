@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 // libraries lists who may import a third-party module.
 var libraries = map[string][]string{
 	"github.com/spf13/cobra":                  {"app"},
-	"golang.org/x/sys/unix":                   {"proc", "ptrace", "source/descriptors", "source/fdtrace", "source/heap", "source/probe"},
+	"golang.org/x/sys/unix":                   {"proc", "ptrace", "source/descriptors", "source/fdtrace", "source/heap", "source/probe", "source/sampler"},
 	"github.com/cilium/ebpf":                  {"source/fdtrace"},
 	"github.com/mdlayher/netlink":             {"source/descriptors"},
 	"golang.org/x/arch":                       {"source/probe"},

@@ -1,0 +1,212 @@
+package sampler
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"stanch/internal/proc"
+	"stanch/internal/series"
+)
+
+// What the costly part costs, as measured on one machine; a budget needs no
+// more exactness. The page tables: see proc.Target.Rollup.
+const (
+	costTurn       = 60 * time.Microsecond
+	costDescriptor = 1200 * time.Nanosecond
+	costGiB        = 15 * time.Millisecond
+	costSocket     = 1500 * time.Nanosecond
+)
+
+// largestRollup is the resident memory above which page tables are not walked:
+// meanwhile the target's mmap and munmap may wait, here 30 ms.
+const largestRollup = 2 << 30
+
+const (
+	defaultShare = 0.001
+	// oneOfTen is how much of the costly part's time a single process may have,
+	// so that a large one does not keep the others from their turns.
+	oneOfTen = 10
+	// firstRound is in what time the costly part is done for all the first time.
+	firstRound = time.Minute
+)
+
+func (h *Host) share() float64 { return cmp.Or(h.Share, defaultShare) }
+
+// schedule says the limits of a new process at once, and spreads its later
+// turns, so that those of processes that came together do not.
+func (h *Host) schedule(p *process) {
+	now := h.out.At.Boot
+	// Fibonacci hashing: neighbouring PIDs come far from one another.
+	fraction := float64(uint32(p.ID.PID)*2654435769) / (1 << 32)
+	h.slowly(p)
+	p.nextSlow = now + time.Duration(fraction*float64(h.slow()))
+	p.nextCostly = now + time.Duration(fraction*float64(min(h.slow(), firstRound)))
+}
+
+// turns does what is due of the slower parts.
+func (h *Host) turns() {
+	now := h.out.At.Boot
+	h.due = h.due[:0]
+	for _, p := range h.sampled {
+		if now >= p.nextSlow {
+			p.nextSlow = now + h.slow()
+			if p.renamed && !h.identify(p) {
+				continue
+			}
+			h.slowly(p)
+		}
+		if now >= p.nextCostly {
+			h.due = append(h.due, p)
+		}
+	}
+	h.sampled = slices.DeleteFunc(h.sampled, func(p *process) bool { return p.service == nil })
+	tick := 10 * time.Second
+	if h.last.Boot != 0 {
+		tick = now - h.last.Boot
+	}
+	earned := time.Duration(float64(tick) * h.share())
+	h.budget = min(h.budget+earned, max(earned, 10*time.Millisecond))
+	slices.SortStableFunc(h.due, func(a, b *process) int { return cmp.Compare(a.nextCostly, b.nextCostly) })
+	for _, p := range h.due {
+		if h.budget <= 0 {
+			break // they keep their place in the queue
+		}
+		if p.service == nil {
+			continue
+		}
+		cost := h.costly(p)
+		h.budget -= cost
+		p.nextCostly = now + max(h.slow(), time.Duration(oneOfTen*float64(cost)/h.share()))
+	}
+	h.noteDenied()
+}
+
+// identify names a process anew that has executed another program, or has given
+// itself another name; false when it is not sampled any longer. Where that
+// changes its service, one process has ended and another has begun.
+func (h *Host) identify(p *process) bool {
+	was := p.Process
+	if !h.name(p) || !h.wanted(p) || p.Service != was.Service {
+		now := p.Process
+		p.Process = was
+		h.end(p)
+		p.Process, p.renamed = now, true // and will be asked for in the next sweep
+		return false
+	}
+	return true
+}
+
+// slowly says what changes slowly and is cheap.
+func (h *Host) slowly(p *process) {
+	pid := p.ID.PID
+	if b, err := h.reader.File(pid, "status"); err == nil {
+		keys(b, func(key, value []byte) {
+			switch string(key) {
+			case "VmData":
+				h.say(p, series.Data, kilobytes(value))
+			case "VmSwap":
+				h.say(p, series.Swap, kilobytes(value))
+			}
+		})
+	}
+	b, err := h.reader.File(pid, "io")
+	p.denied = errors.Is(err, proc.ErrDenied)
+	if err == nil {
+		keys(b, func(key, value []byte) {
+			switch string(key) {
+			case "rchar":
+				h.say(p, series.Received, decimal(value))
+			case "wchar":
+				h.say(p, series.Sent, decimal(value))
+			}
+		})
+	}
+	if b, err := h.reader.File(pid, "limits"); err == nil {
+		h.limit(p, series.FDLimit, b, "Max open files")
+		h.limit(p, series.AddressLimit, b, "Max address space")
+	}
+	if n := h.zombies[pid]; n != 0 {
+		h.say(p, series.Zombies, float64(n))
+	}
+}
+
+// limit says the soft limit of a line of /proc/PID/limits, where there is one.
+func (h *Host) limit(p *process, m series.Metric, b []byte, name string) {
+	_, line, found := bytes.Cut(b, []byte(name))
+	if line = bytes.TrimLeft(line, " "); found && len(line) > 0 && line[0] != 'u' { // "unlimited"
+		h.say(p, m, decimal(line))
+	}
+}
+
+// costly reads the page tables and the descriptors, and tells what that cost.
+func (h *Host) costly(p *process) time.Duration {
+	cost := costTurn
+	if p.denied {
+		return cost
+	}
+	if p.pulse.RSS <= largestRollup {
+		cost += time.Duration(float64(p.pulse.RSS) / (1 << 30) * float64(costGiB))
+		if b, err := h.reader.File(p.ID.PID, "smaps_rollup"); err == nil { // Linux 4.14
+			h.sayRollup(p, b)
+		}
+	} else {
+		h.note("processes with more than %d GiB of resident memory: pss and private dirty memory are not measured, since their mmap would wait for it", largestRollup>>30)
+	}
+	return cost + h.descriptors(p)
+}
+
+func (h *Host) sayRollup(p *process, b []byte) {
+	keys(b, func(key, value []byte) {
+		switch string(key) {
+		case "Pss":
+			h.say(p, series.PSS, kilobytes(value))
+		case "Private_Dirty":
+			h.say(p, series.PrivateDirty, kilobytes(value))
+		}
+	})
+}
+
+// noteDenied says once of how many processes much may not be read, when all
+// have had their first turn.
+func (h *Host) noteDenied() {
+	if h.noted["denied"] || len(h.sampled) == 0 {
+		return
+	}
+	n := 0
+	for _, p := range h.sampled {
+		if p.denied {
+			n++
+		}
+	}
+	if n > 0 {
+		h.noted["denied"] = true
+		h.note("%d of %d processes belong to others: their pss, private dirty memory, kinds of descriptors, sockets and bytes read and written may not be read without the rights of root", n, len(h.sampled))
+	}
+}
+
+// keys calls each with the lines "Key:   value".
+func keys(b []byte, each func(key, value []byte)) {
+	for line := range bytes.Lines(b) {
+		if key, value, ok := bytes.Cut(line, []byte{':'}); ok {
+			each(key, value)
+		}
+	}
+}
+
+// decimal reads a number after blanks; what is behind it does not matter.
+func decimal(b []byte) float64 {
+	n := uint64(0)
+	for _, c := range bytes.TrimLeft(b, " \t") {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return float64(n)
+}
+
+// kilobytes reads "123 kB".
+func kilobytes(b []byte) float64 { return decimal(b) * 1024 }
