@@ -27,6 +27,8 @@ var arrows = map[string][]string{
 	"ui/example":         {"leak"},
 	"ui/term":            {"leak", "render", "ui/chart"},
 	"trend":              {"leak", "series"},
+	"trend/corpus":       {"series"},
+	"trend/accuracy":     {"leak", "series", "trend", "trend/corpus"},
 	"metrics":            {"leak", "series"},
 	"logs":               {"leak", "series"},
 	"suppress":           {"leak"},
@@ -62,6 +64,7 @@ var libraries = map[string][]string{
 	"gopkg.in/yaml.v3":                        {"metrics"},
 	"golang.org/x/net/netutil":                {"metrics"},
 	"github.com/coreos/go-systemd/v22/daemon": {"app"},
+	"gonum.org/v1/gonum/stat":                 {"trend", "trend/accuracy"},
 	"github.com/google/pprof/profile":         {"render"},
 }
 

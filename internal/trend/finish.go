@@ -1,0 +1,98 @@
+package trend
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"stanch/internal/leak"
+)
+
+// rhythm notes that what varies was explained.
+func (p *Pass) rhythm(words string) {
+	p.note(words)
+	p.wavy = true
+}
+
+// growth puts the slope of r into the trend.
+func (p *Pass) growth(r rise) {
+	p.best = r
+	p.trend.PerHour = &r.slope
+	if !math.IsInf(r.low, 0) && !math.IsNaN(r.low) {
+		p.trend.PerHourLow, p.trend.PerHourHigh = &r.low, &r.high
+	}
+	p.trend.Strength = max(0, min(1, 1-r.p))
+	if k := len(p.bends); k > 0 {
+		at := p.time(p.bends[k-1].at)
+		p.trend.Since = &at
+	} else if p.life.from > 0 {
+		at := p.time(p.points[p.life.from].At)
+		p.trend.Since = &at
+	}
+}
+
+// finish concludes when no detector did, and adds what follows from the
+// verdict.
+func (p *Pass) finish() {
+	if p.trend.Verdict == "" {
+		p.detector = Monotone
+		p.leftOver()
+	}
+	if Grows(p.trend.Verdict) || p.trend.Verdict == leak.VerdictUnknown && p.trend.PerHour != nil {
+		p.trend.Exhaustion = p.exhaustion()
+	}
+	if p.trend.Verdict != leak.VerdictUnknown && p.trend.Strength == 0 {
+		p.trend.Strength = max(0, min(1, p.best.p))
+	}
+}
+
+// leftOver tells steady from not decided.
+func (p *Pass) leftOver() {
+	r := p.best
+	if p.curve.n() >= 6 && r.windows == 0 {
+		r = rising(p.curve.x, p.curve.low)
+	}
+	switch {
+	case !p.enough():
+		p.short(r)
+	case p.loadRose != "" && r.p < alpha && r.slope > 0:
+		p.undecided(r, p.loadRose)
+	case r.p < 0.01 && r.slope > 0 && r.grew >= p.resource.least:
+		p.undecided(r, fmt.Sprintf("rose by %s in %s, and the chance that noise does this is %s: too much to be sure", p.amount(r.grew), p.spanWords(), chance(r.p)))
+	case p.wavy:
+		p.conclude(leak.VerdictPeriodic, "beside that it does not grow: "+p.slopeWords(r))
+	default:
+		p.conclude(leak.VerdictSteady, "no growth in "+p.spanWords()+": "+p.slopeWords(r))
+	}
+}
+
+// short says what can be said of too little data.
+func (p *Pass) short(r rise) {
+	ps := p.judged()
+	span := time.Duration(ps[len(ps)-1].At-ps[0].At) * time.Millisecond
+	needs := leastTime - span
+	if n := len(ps); n > 1 && n < leastPoints {
+		needs = max(needs, span*time.Duration(leastPoints-n)/time.Duration(n-1))
+	}
+	seconds := max(1, needs.Seconds())
+	p.trend.NeedsS = &seconds
+	if r.windows > 0 && r.p < 0.05 && r.slope > 0 && r.grew >= p.resource.least {
+		p.growth(r)
+		p.conclude(leak.VerdictUnknown, fmt.Sprintf("rose from %s to %s in %s; %s; a verdict needs %s more", p.amount(r.first), p.amount(r.last), since(span), p.slopeWords(r), since(needs)))
+		return
+	}
+	p.conclude(leak.VerdictUnknown, fmt.Sprintf("%s in %s are too little for a verdict: it needs %s more", times(len(ps), "sample"), since(span), since(max(needs, time.Second))))
+}
+
+// undecided says how much longer it takes. A slope is known the better the
+// longer it is watched: its error falls with the time to the power of 1.5.
+func (p *Pass) undecided(r rise, why string) {
+	p.growth(r)
+	need := 1.5
+	if r.t > 0 && !math.IsInf(r.t, 0) {
+		need = max(1.25, math.Pow(5/r.t, 2.0/3))
+	}
+	seconds := min(need-1, 10) * p.curve.span() * 3600
+	p.trend.NeedsS = &seconds
+	p.conclude(leak.VerdictUnknown, why)
+}

@@ -1,0 +1,62 @@
+package trend
+
+import (
+	"fmt"
+	"math"
+
+	"stanch/internal/leak"
+)
+
+// Monotone finds steady growth.
+var Monotone = &Detector{
+	Name:    "trend.monotone",
+	Doc:     "grows steadily, also when nothing is to be done",
+	Assumes: "noise of the future is like noise of the window; what is given back is given back within a sixth of the window",
+	Run: func(p *Pass) {
+		r, ok := p.along(p.curve.x)
+		if !ok || !p.enough() || p.loadRose != "" {
+			return
+		}
+		p.growth(r)
+		p.conclude(leak.VerdictGrowing, p.words(r, r))
+	},
+}
+
+// along asks whether the curve grows without end along x: surely, by enough to
+// speak of, and not slowing down.
+func (p *Pass) along(x []float64) (r rise, ok bool) {
+	c := &p.curve
+	if c.n() < 6 || x[len(x)-1] <= x[0] {
+		return r, false
+	}
+	r = rising(x, c.low)
+	if raw := rising(x, c.raw); raw.p < r.p {
+		r = raw
+	}
+	r.p = min(1, 2*r.p)
+	if p.best.windows == 0 || r.p < p.best.p {
+		p.best = r
+	}
+	limit := alpha
+	if len(p.bends) > 0 {
+		limit /= 10 // the part was chosen for its slope
+	}
+	if r.p > limit || r.slope <= 0 || r.grew < p.resource.least {
+		return r, false
+	}
+	share, sure := endShare(x, c.low)
+	return r, share > 0.2 && (share > 0.55 || sure < 2)
+}
+
+// words tells what was seen: r along its axis, hourly along time.
+func (p *Pass) words(r, hourly rise) string {
+	return fmt.Sprintf("the lowest value of each of %d windows rose from %s to %s in %s; %s; the chance that noise does this is %s",
+		r.windows, p.amount(r.first), p.amount(r.last), p.spanWords(), p.slopeWords(hourly), chance(math.Max(r.p, 0)))
+}
+
+func (p *Pass) slopeWords(r rise) string {
+	if math.IsInf(r.low, 0) || math.IsNaN(r.low) {
+		return p.signed(r.slope)
+	}
+	return fmt.Sprintf("%s (%s to %s)", p.signed(r.slope), p.amount(r.low), p.amount(r.high))
+}

@@ -1,0 +1,118 @@
+package trend
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"stanch/internal/leak"
+	"stanch/internal/series"
+)
+
+// Warmup finds growth after a start that has ended.
+var Warmup = &Detector{
+	Name:    "trend.warmup",
+	Doc:     "grew after the start, and no longer",
+	Assumes: "a start is over when two thirds of the window are left, and what follows it was seen long enough",
+	Run: func(p *Pass) {
+		p.bend()
+		if !p.fresh || !p.enough() || len(p.bends) == 0 {
+			return
+		}
+		if last := p.bends[len(p.bends)-1]; last.part < 0.35 && p.ended() {
+			p.conclude(leak.VerdictWarming, p.bendWords())
+		}
+	},
+}
+
+// Saturation finds what fills and stops, or fills ever slower.
+var Saturation = &Detector{
+	Name:    "trend.saturation",
+	Doc:     "fills and stops, or bends towards an end: a cache, a pool",
+	Assumes: "what has no end does not slow down: its slope at the end is at least half of its mean slope",
+	Run: func(p *Pass) {
+		if !p.enough() || len(p.bends) == 0 {
+			return
+		}
+		if p.ended() {
+			p.conclude(leak.VerdictSaturating, p.bendWords())
+		}
+	},
+}
+
+// bend is a moment at which the slope changed.
+type bend struct {
+	at            int64   // Unix ms, awake
+	part          float64 // of the window
+	before, after float64 // slopes per hour
+}
+
+const (
+	// bendErrors is how many standard errors a change of the slope has at
+	// least. The place is the best of some forty, so chance makes three.
+	bendErrors = 4.5
+	// mostBends is how many are looked for, one after the other.
+	mostBends = 4
+	// bendWindows is how many windows a part of the curve needs to be judged.
+	bendWindows = 16
+)
+
+// bend cuts the curve where its slope changed, until the rest is straight.
+func (p *Pass) bend() {
+	whole := p.curve
+	for len(p.bends) < mostBends {
+		c := &p.curve
+		n := min(48, c.n())
+		if n < bendWindows {
+			return
+		}
+		x, y := lowest(c.x, c.low, n)
+		h, ok := series.BestHinge(x, y, max(3, n/12))
+		if !ok || math.Abs(h.T)/math.Sqrt(series.Inflation(series.Persistence(h.Residuals, true))) < bendErrors {
+			return
+		}
+		cut := h.At * c.n() / n
+		if c.n()-cut < 8 {
+			return
+		}
+		at := c.windows[cut].From
+		p.bends = append(p.bends, bend{at: at, part: float64(at-whole.windows[0].From) / float64(whole.windows[whole.n()-1].To-whole.windows[0].From), before: h.Before, after: h.After})
+		p.curve = c.from(cut)
+	}
+}
+
+// ended tells that growth has slowed down, and that what is left of it is not
+// enough to speak of, or bends further.
+func (p *Pass) ended() bool {
+	slowed, first := 0, 0.0
+	for _, b := range p.bends {
+		if b.after < b.before && b.before > 0 {
+			slowed++
+			first = max(first, b.before)
+		}
+	}
+	if slowed == 0 || p.bends[len(p.bends)-1].after > p.bends[len(p.bends)-1].before {
+		return false
+	}
+	r := rising(p.curve.x, p.curve.low)
+	if r.p > alpha || r.slope <= 0 {
+		return true
+	}
+	share, _ := endShare(p.curve.x, p.curve.low)
+	rest := 1 - p.bends[len(p.bends)-1].part
+	return r.slope < 0.1*first && slowed > 1 || share < 0.5 || rest < 0.5 && r.slope < 0.5*first || slowed > 2
+}
+
+func (p *Pass) bendWords() string {
+	last := p.bends[len(p.bends)-1]
+	r := rising(p.curve.x, p.curve.low)
+	left := time.Duration(p.curve.span() * float64(time.Hour))
+	most := 0.0
+	for _, b := range p.bends {
+		most = max(most, b.before)
+	}
+	if r.slope > 0.05*most {
+		return fmt.Sprintf("grew by %s, slowed down %s, and by %s in the last %s: it bends towards an end", p.rate(most), times(len(p.bends), "time"), p.rate(r.slope), since(left))
+	}
+	return fmt.Sprintf("grew by %s until %s, and not in the %s since", p.rate(most), p.time(last.at).UTC().Format("2006-01-02 15:04:05"), since(left))
+}

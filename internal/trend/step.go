@@ -1,0 +1,177 @@
+package trend
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"stanch/internal/leak"
+	"stanch/internal/series"
+)
+
+// Step finds growth that comes at moments. Steps that come and go, or came a
+// few times only, are taken out, so that one big step is not a slope.
+var Step = &Detector{
+	Name:    "trend.step",
+	Doc:     "grows by steps at certain moments, and never back",
+	Assumes: "a step comes within one sample and stands out of the noise; steps that go on come as often at the end of the window as at its begin",
+	Run:     step,
+}
+
+const (
+	// leastSteps is how many steps up without one down are growth: each by
+	// itself is as likely to be the last.
+	leastSteps = 7
+	// stepsOfGrowth is the part of the growth that steps must explain.
+	stepsOfGrowth = 0.6
+	// mostMarks is how many steps are marked: the largest.
+	mostMarks = 200
+)
+
+func step(p *Pass) {
+	if p.curve.n() < 8 {
+		return
+	}
+	steps := series.Steps(p.judged(), p.resource.step)
+	ups, downs := unmatched(steps)
+	var up, down float64
+	for _, s := range ups {
+		up += s.Size
+	}
+	for _, s := range downs {
+		down -= s.Size
+	}
+	grew := p.grown()
+	if len(ups) == 0 || up < 0.3*math.Abs(grew) {
+		return
+	}
+	if len(ups) < leastSteps {
+		p.level(ups)
+		p.mark(ups)
+		p.note(fmt.Sprintf("%s up by %s in all, which is not taken for growth", times(len(ups), "step"), p.amount(up)))
+		return
+	}
+	if !p.enough() || down > 0.2*up || up-down < stepsOfGrowth*grew || grew < 0.5*(up-down) || grew < p.resource.least {
+		return
+	}
+	if late := lateness(ups, p.judged()); late < -2 {
+		p.level(ups)
+		p.mark(ups)
+		p.note(fmt.Sprintf("%s up, but ever more seldom", times(len(ups), "step")))
+		return
+	}
+	if quiet(ups, p.judged()) {
+		p.level(ups)
+		p.mark(ups)
+		p.note(fmt.Sprintf("%s up, and none for long at the end", times(len(ups), "step")))
+		return
+	}
+	p.mark(ups)
+	p.steps = ups
+	r := rising(p.curve.x, p.curve.low)
+	r.p = math.Pow(0.5, float64(len(ups)))
+	p.best = r
+	p.growth(r)
+	span := time.Duration((p.curve.span()) * float64(time.Hour))
+	p.conclude(leak.VerdictStepping, fmt.Sprintf("%s up in %s, %s each in the median, %s in all, and %s down; %s",
+		times(len(ups), "step"), since(span), p.amount(middle(ups)), p.amount(up), p.amount(down), p.slopeWords(r)))
+}
+
+// unmatched leaves out each step down that takes back an earlier step up of
+// about its size, and that one: what came and went.
+func unmatched(steps []series.Step) (ups, downs []series.Step) {
+	for _, s := range steps {
+		if s.Size > 0 {
+			ups = append(ups, s)
+			continue
+		}
+		at := -1
+		for i := len(ups) - 1; i >= 0; i-- {
+			if ratio := -s.Size / ups[i].Size; ratio > 0.7 && ratio < 1.4 {
+				at = i
+				break
+			}
+		}
+		if at < 0 {
+			downs = append(downs, s)
+			continue
+		}
+		ups = append(ups[:at], ups[at+1:]...)
+	}
+	return ups, downs
+}
+
+// lateness is Laplace's test for a trend in the times of events: how many
+// standard errors their mean lies after the middle of the window.
+func lateness(steps []series.Step, ps []series.Point) float64 {
+	from, span := ps[0].At, float64(ps[len(ps)-1].At-ps[0].At)
+	sum := 0.0
+	for _, s := range steps {
+		sum += float64(s.At-from)/span - 0.5
+	}
+	n := float64(len(steps))
+	return sum / n * math.Sqrt(12*n)
+}
+
+// quiet tells that after the last step there was none for four times as long
+// as between them in the mean.
+func quiet(steps []series.Step, ps []series.Point) bool {
+	first, last := steps[0].At, steps[len(steps)-1].At
+	return float64(ps[len(ps)-1].At-last) > 4*float64(last-first)/float64(len(steps)-1)
+}
+
+func middle(steps []series.Step) float64 {
+	sizes := make([]float64, len(steps))
+	for i, s := range steps {
+		sizes[i] = s.Size
+	}
+	return series.Median(sizes)
+}
+
+// level takes the steps out of the curve.
+func (p *Pass) level(steps []series.Step) {
+	ps := append([]series.Point{}, p.judged()...)
+	k, sum := 0, 0.0
+	for i := range ps {
+		for k < len(steps) && steps[k].At <= ps[i].At {
+			sum += steps[k].Size
+			k++
+		}
+		ps[i].Value -= sum
+	}
+	p.curve = reduce(ps)
+	p.steps = steps
+}
+
+// grown is what the lowest values of the last eighth lie above those of the
+// first.
+func (p *Pass) grown() float64 {
+	c := &p.curve
+	k := max(1, c.n()/8)
+	first, last := c.low[0], c.low[c.n()-1]
+	for i := range k {
+		first, last = min(first, c.low[i]), min(last, c.low[c.n()-1-i])
+	}
+	return last - first
+}
+
+// mark makes marks of the largest steps.
+func (p *Pass) mark(steps []series.Step) {
+	least := 0.0
+	if len(steps) > mostMarks {
+		sizes := make([]float64, len(steps))
+		for i, s := range steps {
+			sizes[i] = s.Size
+		}
+		series.Median(sizes) // puts them in order
+		least = sizes[len(sizes)-mostMarks]
+	}
+	for _, s := range steps {
+		if s.Size >= least {
+			p.marks = append(p.marks, leak.ReportMark{
+				At: p.time(s.At), Kind: leak.MarkStep, Metric: p.trend.Metric, Worker: p.worker, Size: s.Size,
+				Text: p.resource.name + " rose by " + p.amount(s.Size) + " at once",
+			})
+		}
+	}
+}
