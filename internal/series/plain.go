@@ -86,7 +86,6 @@ type plainRow struct {
 	bare    bool // two numbers that no header names
 
 	service string
-	worker  int
 	at      int64
 }
 
