@@ -208,7 +208,7 @@ func withWork(p *Pass, w *workload) bool {
 	if !ok {
 		return false
 	}
-	if squares(w.done, c.low) > betterFit*squares(c.x, c.low) {
+	if squares(w.done, c.raw) > betterFit*squares(c.x, c.raw) {
 		return false
 	}
 	unit := r.slope * w.scale
@@ -231,7 +231,7 @@ func idle(p *Pass) {
 		return
 	}
 	r, ok := p.along(w.idle)
-	if !ok || squares(w.idle, c.low) > betterFit*squares(c.x, c.low) {
+	if !ok || squares(w.idle, c.raw) > betterFit*squares(c.x, c.raw) {
 		return
 	}
 	hourly := rising(c.x, c.low)

@@ -22,6 +22,10 @@ var Monotone = &Detector{
 	},
 }
 
+// restOfSteps is the part of the steps taken out that the growth beside them
+// must be: their size is not known better.
+const restOfSteps = 0.25
+
 // along asks whether the curve grows without end along x: surely, by enough to
 // speak of, and not slowing down.
 func (p *Pass) along(x []float64) (r rise, ok bool) {
@@ -33,7 +37,6 @@ func (p *Pass) along(x []float64) (r rise, ok bool) {
 	if raw := rising(x, c.raw); raw.p < r.p {
 		r = raw
 	}
-	r.p = min(1, 2*r.p)
 	if p.best.windows == 0 || r.p < p.best.p {
 		p.best = r
 	}
@@ -41,11 +44,23 @@ func (p *Pass) along(x []float64) (r rise, ok bool) {
 	if len(p.bends) > 0 {
 		limit /= 10 // the part was chosen for its slope
 	}
-	if r.p > limit || r.slope <= 0 || r.grew < p.resource.least {
+	if r.p > limit || r.slope <= 0 || r.grew < p.resource.least || r.grew < restOfSteps*p.leveled {
 		return r, false
 	}
-	share, sure := endShare(x, c.low)
-	return r, share > 0.2 && (share > 0.55 || sure < 2)
+	return r, p.goesOn(x)
+}
+
+// goesOn tells that growth does not slow down towards the end.
+func (p *Pass) goesOn(x []float64) bool {
+	share, sure := endShare(x, p.curve.low)
+	if share < 0.2 || share < 0.55 && sure > 2 {
+		return false
+	}
+	if p.slowed() > 0 && share < 0.7 {
+		return false // it has slowed down before
+	}
+	end, less := tail(x, p.curve.low)
+	return end > 0.5 || less < 2
 }
 
 // words tells what was seen: r along its axis, hourly along time.

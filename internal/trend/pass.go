@@ -34,6 +34,7 @@ type Pass struct {
 	loadRose string    // what was seen of a load that rose too, and may explain the growth
 	best     rise      // the growth that is most certain
 	steps    []series.Step
+	leveled  float64 // what steps that were taken out add up to
 	detector *Detector
 	wavy     bool // a rhythm or the load was taken out
 	trend    leak.ReportTrend

@@ -33,19 +33,25 @@ type rise struct {
 func rising(x, low []float64) (best rise) {
 	best.p = 1
 	tried, last := 0, 0
+	keep, finest := 0.0, 1
 	for _, k := range scales {
 		k = min(k, len(x))
 		if k < 6 || k == last {
 			continue
 		}
 		last = k
-		tried++
 		bx, by := lowest(x, low, k)
-		if r := trendOf(bx, by); tried == 1 || r.p < best.p {
+		r, kept := trendOf(bx, by, math.Pow(keep, float64(finest)/float64(k)))
+		if tried == 0 || r.p < best.p {
 			best = r
 		}
+		if tried == 0 {
+			keep, finest = max(0, kept), k
+		}
+		tried++
 	}
-	best.p = min(1, best.p*float64(max(tried, 1)))
+	// The scales see the same curve, so they are worth about two tests.
+	best.p = min(1, 2*best.p)
 	return best
 }
 
@@ -72,17 +78,21 @@ func lowest(x, low []float64, k int) (bx, by []float64) {
 // told from a walk at random, by 1/sqrt(n) (Perron and Yabu, Journal of
 // Econometrics 151, 2009). Then the changes from window to window are asked
 // instead, whose mean is no more than chance in a walk.
-func trendOf(x, y []float64) rise {
+//
+// Least is what the persistence is at least: few windows tell it badly, and
+// noise that is remembered from one short window to the next is remembered for
+// longer ones in the power of their length.
+func trendOf(x, y []float64, least float64) (r rise, keep float64) {
 	n := float64(len(x))
 	line := series.TheilSen(x, y)
-	r := rise{slope: line.Slope, p: 1, windows: len(x), first: y[0], last: y[len(y)-1], deviation: series.Deviation(line.Residuals)}
+	r = rise{slope: line.Slope, p: 1, windows: len(x), first: y[0], last: y[len(y)-1], deviation: series.Deviation(line.Residuals)}
 	r.grew = line.Slope * (x[len(x)-1] - x[0])
 	for i := 1; i < len(y); i++ {
 		if y[i] > y[i-1] {
 			r.rising++
 		}
 	}
-	keep := series.Persistence(line.Residuals, true)
+	keep = max(series.Persistence(line.Residuals, true), least)
 	inflation := series.Inflation(keep)
 	freedom := n/inflation - 2
 	err := line.Error * math.Sqrt(inflation)
@@ -95,7 +105,7 @@ func trendOf(x, y []float64) rise {
 	r.tau = k.Tau
 	if freedom < 1 {
 		r.low, r.high = math.Inf(-1), math.Inf(1)
-		return r
+		return r, keep
 	}
 	student := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}
 	width := student.Quantile(0.975) * err
@@ -112,7 +122,35 @@ func trendOf(x, y []float64) rise {
 	if k.P > 0.01 {
 		r.p = max(r.p, k.P)
 	}
-	return r
+	if r.drift {
+		r.p = min(1, 2*r.p, 2*neverBack(x, y))
+	}
+	return r, keep
+}
+
+// neverBack is the chance that a walk at random rises as y does while it
+// falls back no further than y does: exp(-rise/fall), for the rises of a walk
+// between falls of a given depth come like the events of a Poisson process
+// (Taylor, Annals of Probability 3, 1975). It says nothing (1) of a smooth
+// curve, which is no walk.
+func neverBack(x, y []float64) float64 {
+	changes := make([]float64, 0, len(y)-1)
+	top, fall := y[0], 0.0
+	for i := 1; i < len(y); i++ {
+		changes = append(changes, y[i]-y[i-1])
+		top = max(top, y[i])
+		fall = max(fall, top-y[i])
+	}
+	if len(x) < 12 || series.Persistence(changes, false) > 0.3 {
+		return 1
+	}
+	// A walk that is seen so seldom falls between two looks as well.
+	fall = max(fall, series.Deviation(changes))
+	gain := y[len(y)-1] - y[0]
+	if gain <= 0 || fall <= 0 {
+		return 1
+	}
+	return math.Exp(-gain / fall)
 }
 
 // driftError is the standard error of the mean change of a walk, for each unit
@@ -129,6 +167,24 @@ func driftError(x, y []float64, slope float64) (err, inflation float64) {
 		return 0, inflation
 	}
 	return series.Deviation(changes) * math.Sqrt(n*inflation) / span, inflation
+}
+
+// tail compares the slope of the last third with the mean slope: as a share,
+// and how sure it is that it is less than half: in standard errors.
+func tail(x, y []float64) (share, sure float64) {
+	n := min(len(x), 48)
+	if n < 18 {
+		return 1, 0
+	}
+	bx, by := lowest(x, y, n)
+	whole := series.TheilSen(bx, by)
+	from := n - n/3
+	end := series.TheilSen(bx[from:], by[from:])
+	if whole.Slope <= 0 {
+		return 1, 0
+	}
+	err := end.Error * math.Sqrt(series.Inflation(series.Persistence(end.Residuals, true)))
+	return end.Slope / whole.Slope, (whole.Slope/2 - end.Slope) / max(err, 1e-12*whole.Slope)
 }
 
 // endShare is the slope at the end of the curve as a share of its mean slope,

@@ -84,12 +84,9 @@ func (p *Pass) bend() {
 // ended tells that growth has slowed down, and that what is left of it is not
 // enough to speak of, or bends further.
 func (p *Pass) ended() bool {
-	slowed, first := 0, 0.0
+	slowed, first := p.slowed(), 0.0
 	for _, b := range p.bends {
-		if b.after < b.before && b.before > 0 {
-			slowed++
-			first = max(first, b.before)
-		}
+		first = max(first, b.before)
 	}
 	if slowed == 0 || p.bends[len(p.bends)-1].after > p.bends[len(p.bends)-1].before {
 		return false
@@ -101,6 +98,16 @@ func (p *Pass) ended() bool {
 	share, _ := endShare(p.curve.x, p.curve.low)
 	rest := 1 - p.bends[len(p.bends)-1].part
 	return r.slope < 0.1*first && slowed > 1 || share < 0.5 || rest < 0.5 && r.slope < 0.5*first || slowed > 2
+}
+
+// slowed is how many bends slowed growth down.
+func (p *Pass) slowed() (n int) {
+	for _, b := range p.bends {
+		if b.after < b.before && b.before > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (p *Pass) bendWords() string {

@@ -3,6 +3,7 @@ package trend
 import (
 	"fmt"
 	"math"
+	"sort"
 	"time"
 
 	"stanch/internal/leak"
@@ -24,6 +25,9 @@ const (
 	leastSteps = 7
 	// stepsOfGrowth is the part of the growth that steps must explain.
 	stepsOfGrowth = 0.6
+	// oneOf is the part of the growth that a single step makes at least which
+	// is not taken for growth.
+	oneOf = 0.2
 	// mostMarks is how many steps are marked: the largest.
 	mostMarks = 200
 )
@@ -34,21 +38,18 @@ func step(p *Pass) {
 	}
 	steps := series.Steps(p.judged(), p.resource.step)
 	ups, downs := unmatched(steps)
-	var up, down float64
-	for _, s := range ups {
-		up += s.Size
-	}
-	for _, s := range downs {
-		down -= s.Size
-	}
+	up, down := total(ups), -total(downs)
 	grew := p.grown()
 	if len(ups) == 0 || up < 0.3*math.Abs(grew) {
 		return
 	}
 	if len(ups) < leastSteps {
+		if ups = larger(ups, oneOf*grew); len(ups) == 0 {
+			return
+		}
 		p.level(ups)
 		p.mark(ups)
-		p.note(fmt.Sprintf("%s up by %s in all, which is not taken for growth", times(len(ups), "step"), p.amount(up)))
+		p.note(fmt.Sprintf("%s up by %s in all, which is not taken for growth", times(len(ups), "step"), p.amount(total(ups))))
 		return
 	}
 	if !p.enough() || down > 0.2*up || up-down < stepsOfGrowth*grew || grew < 0.5*(up-down) || grew < p.resource.least {
@@ -120,6 +121,13 @@ func quiet(steps []series.Step, ps []series.Point) bool {
 	return float64(ps[len(ps)-1].At-last) > 4*float64(last-first)/float64(len(steps)-1)
 }
 
+func total(steps []series.Step) (sum float64) {
+	for _, s := range steps {
+		sum += s.Size
+	}
+	return sum
+}
+
 func middle(steps []series.Step) float64 {
 	sizes := make([]float64, len(steps))
 	for i, s := range steps {
@@ -134,13 +142,51 @@ func (p *Pass) level(steps []series.Step) {
 	k, sum := 0, 0.0
 	for i := range ps {
 		for k < len(steps) && steps[k].At <= ps[i].At {
-			sum += steps[k].Size
+			sum += p.size(steps, k)
 			k++
 		}
 		ps[i].Value -= sum
 	}
 	p.curve = reduce(ps)
+	p.leveled = sum
 	p.steps = steps
+}
+
+// size is the k-th step's size by more points than it was found with: up to 50
+// on each side, as far as the next steps.
+func (p *Pass) size(steps []series.Step, k int) float64 {
+	const side = 50
+	ps := p.judged()
+	at := sort.Search(len(ps), func(i int) bool { return ps[i].At >= steps[k].At })
+	from, to := max(0, at-side), min(len(ps), at+side)
+	if k > 0 {
+		for from < at && ps[from].At < steps[k-1].At {
+			from++
+		}
+	}
+	if k+1 < len(steps) {
+		for to > at && ps[to-1].At >= steps[k+1].At {
+			to--
+		}
+	}
+	level := func(ps []series.Point) float64 {
+		v := make([]float64, len(ps))
+		for i, p := range ps {
+			v[i] = p.Value
+		}
+		return series.Median(v)
+	}
+	return level(ps[at:to]) - level(ps[from:at])
+}
+
+// larger are the steps of at least that size.
+func larger(steps []series.Step, least float64) (out []series.Step) {
+	for _, s := range steps {
+		if s.Size >= least {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // grown is what the lowest values of the last eighth lie above those of the

@@ -179,7 +179,7 @@ func (d *draft) grow(f func(i int) float64) {
 func (d *draft) counts(m series.Metric) {
 	d.metric, d.unit = m, 1
 	d.level = math.Round(math.Exp(d.between(math.Log(40), math.Log(2000))))
-	d.sigma = max(0.8, d.level*d.between(0.002, 0.02))
+	d.sigma = max(1.5, d.level*d.between(0.002, 0.02))
 }
 
 // trace joins base and growth, and measures both.

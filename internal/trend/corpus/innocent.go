@@ -172,7 +172,7 @@ func eviction(d *draft) {
 	d.each(func(int) float64 {
 		v += limit * rate / float64(d.n)
 		if v > limit {
-			v -= batch
+			v = limit - batch
 		}
 		return v
 	})
