@@ -39,17 +39,18 @@ var arrows = map[string][]string{
 	"source/fdcalls":     {"leak", "proc", "ptrace", "unwind"},
 	"source/fdtrace":     {"leak", "proc", "unwind"},
 	"source/heap":        {"leak", "proc", "ptrace", "unwind"},
+	"source/logfile":     {},
 	"source/probe":       {"leak", "proc", "ptrace", "unwind"},
 	"source/sampler":     {"leak", "proc", "series"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/logfile", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend"},
 }
 
 // libraries lists who may import a third-party module.
 var libraries = map[string][]string{
 	"github.com/spf13/cobra":                  {"app"},
-	"golang.org/x/sys/unix":                   {"proc", "ptrace", "source/descriptors", "source/fdtrace", "source/heap", "source/probe", "source/sampler"},
+	"golang.org/x/sys/unix":                   {"proc", "ptrace", "source/descriptors", "source/fdtrace", "source/heap", "source/logfile", "source/probe", "source/sampler"},
 	"github.com/cilium/ebpf":                  {"source/fdtrace"},
 	"github.com/mdlayher/netlink":             {"source/descriptors"},
 	"golang.org/x/arch":                       {"source/probe"},
