@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"ui/chart":           {"leak"},
 	"ui/example":         {"leak"},
 	"ui/term":            {"leak", "render", "ui/chart"},
+	"ui/web":             {"leak", "render", "ui/chart"},
 	"trend":              {"leak", "series"},
 	"trend/corpus":       {"series"},
 	"trend/accuracy":     {"leak", "series", "trend", "trend/corpus"},
@@ -44,7 +45,7 @@ var arrows = map[string][]string{
 	"source/sampler":     {"leak", "proc", "series"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/logfile", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/logfile", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend", "ui/term"},
 }
 
 // libraries lists who may import a third-party module.

@@ -23,6 +23,7 @@ type output struct {
 	failOn string
 
 	expected expected
+	after    func(io.Writer) error // what a command adds behind the report; may be nil
 }
 
 func (o *output) flags(cmd *cobra.Command) {
@@ -86,17 +87,25 @@ func (o *output) write(std io.Writer, r *leak.Report) error {
 		return err
 	}
 	if o.file == "" {
-		return format.Write(std, r)
+		return o.all(std, format, r)
 	}
 	f, err := create(o.file, o.force)
 	if err != nil {
 		return err
 	}
-	if err := format.Write(f, r); err != nil {
+	if err := o.all(f, format, r); err != nil {
 		f.Close()
 		return fmt.Errorf("write %s: %w", o.file, err)
 	}
 	return f.Close()
+}
+
+// all writes the report and what comes after it.
+func (o *output) all(w io.Writer, format render.Format, r *leak.Report) error {
+	if err := format.Write(w, r); err != nil || o.after == nil {
+		return err
+	}
+	return o.after(w)
 }
 
 // code is the exit code that the report means.

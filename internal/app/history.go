@@ -1,0 +1,377 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"stanch/internal/leak"
+	"stanch/internal/logs"
+	"stanch/internal/series"
+	"stanch/internal/series/tsdb"
+	"stanch/internal/trend"
+)
+
+// hostName is the host itself among the services.
+const hostName = "host"
+
+// historian makes reports of what is known of a time.
+type historian struct {
+	past     tsdb.Reader
+	from, to int64           // Unix ms
+	host     []series.Series // read once
+	logs     []series.Series // likewise
+	notes    []string
+}
+
+// fullTime is the longest time of which every point is taken, in ms. Of a
+// longer one the store gives the extremes of each minute.
+const fullTime = 12 * 3600_000
+
+func newHistorian(ctx context.Context, p tsdb.Reader, from, to int64) (*historian, error) {
+	h := &historian{past: p, from: from, to: to}
+	all, err := p.Select(ctx, h.match(hostName), from, to)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if s.Key.Metric == series.Log {
+			h.logs = append(h.logs, s)
+		} else {
+			h.host = append(h.host, s)
+		}
+	}
+	return h, nil
+}
+
+// names are the services of the time, and the host.
+func (h *historian) names(ctx context.Context) ([]string, error) {
+	names, err := h.past.Services(ctx, h.from, h.to)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return n == "" })
+	if len(h.host) > 0 {
+		names = append(names, hostName)
+	}
+	return names, nil
+}
+
+// service judges one service. With charts, all that can be drawn of it comes
+// too.
+func (h *historian) service(ctx context.Context, name string, charts bool) (leak.ReportService, error) {
+	all, own := h.host, h.logs
+	if name != hostName {
+		var err error
+		if all, err = h.past.Select(ctx, h.match(name), h.from, h.to); err != nil {
+			return leak.ReportService{}, err
+		}
+		own = nil
+		for _, s := range all {
+			if s.Key.Metric == series.Log {
+				own = append(own, s)
+			}
+		}
+	}
+	judged := trend.Judge(&trend.History{Service: name, Series: all, Host: h.host, From: h.from, To: h.to})
+	s := leak.ReportService{Name: name, Kind: kindOf(name), Workers: workers(all), Trends: judged.Trends, Marks: judged.Marks}
+	slices.SortStableFunc(s.Trends, func(a, b leak.ReportTrend) int { return trend.Order(&a, &b) })
+	s.From, s.To = stretch(all, h.from, h.to)
+	for _, m := range s.Marks {
+		if m.Kind == leak.MarkRestart {
+			s.Restarts++
+		}
+	}
+	if name != hostName {
+		own = append(slices.Clone(h.logs), own...)
+	}
+	h.correlate(&s, own)
+	if charts {
+		s.Charts = chartsOf(all)
+	}
+	return s, nil
+}
+
+// match selects the series of a service, or of the host.
+func (h *historian) match(service string) tsdb.Match {
+	m := tsdb.Match{Service: service, Host: service == hostName}
+	if h.to-h.from > fullTime {
+		m.Step = 60_000
+	}
+	return m
+}
+
+// correlate says which log templates come before the steps of what grows.
+func (h *historian) correlate(s *leak.ReportService, templates []series.Series) {
+	if len(templates) == 0 {
+		return
+	}
+	grows := map[string]bool{}
+	for i := range s.Trends {
+		if t := &s.Trends[i]; trend.Grows(t.Verdict) {
+			grows[t.Metric+" "+t.Worker] = true
+		}
+	}
+	var steps []int64
+	for _, m := range s.Marks {
+		if m.Kind == leak.MarkStep && m.Size > 0 && grows[m.Metric+" "+m.Worker] {
+			steps = append(steps, m.At.UnixMilli())
+		}
+	}
+	slices.Sort(steps)
+	s.Logs = logs.Rank(templates, slices.Compact(steps), logs.RankOptions{From: s.From.UnixMilli(), To: h.to})
+	for i := range s.Logs {
+		s.Marks = append(s.Marks, logMarks(&s.Logs[i], templates, steps)...)
+	}
+	slices.SortStableFunc(s.Marks, func(a, b leak.ReportMark) int { return a.At.Compare(b.At) })
+}
+
+// mostLogMarks is how many lines of one template are marked.
+const mostLogMarks = 200
+
+// logMarks marks the lines of a template that came before a step.
+func logMarks(l *leak.ReportLog, templates []series.Series, steps []int64) []leak.ReportMark {
+	var out []leak.ReportMark
+	for _, t := range templates {
+		if t.Key.Part != l.Template {
+			continue
+		}
+		for _, step := range steps {
+			before := t.Between(step-logs.Window.Milliseconds(), step)
+			if last, ok := before.Last(); ok && len(out) < mostLogMarks {
+				out = append(out, leak.ReportMark{At: time.UnixMilli(last.At), Kind: leak.MarkLog, Text: l.Template})
+			}
+		}
+	}
+	return out
+}
+
+// kindOf tells from its name what a service is; the sampler makes the names.
+func kindOf(name string) string {
+	switch {
+	case name == hostName:
+		return "host"
+	case strings.HasSuffix(name, ".service") || strings.HasSuffix(name, ".scope") || strings.HasSuffix(name, ".slice"):
+		return "unit"
+	}
+	for _, engine := range []string{"docker/", "containerd/", "podman/", "crio/", "container/"} {
+		if strings.HasPrefix(name, engine) {
+			return "container"
+		}
+	}
+	return "command"
+}
+
+// workers are the processes that have, or had last, the places of a service.
+func workers(all []series.Series) []leak.ReportWorker {
+	byName := map[string]*leak.ReportWorker{}
+	at := func(name string) *leak.ReportWorker {
+		if byName[name] == nil {
+			byName[name] = &leak.ReportWorker{Worker: name}
+		}
+		return byName[name]
+	}
+	for _, s := range all {
+		last, ok := s.Last()
+		if !ok || s.Key.Worker == "" {
+			continue
+		}
+		switch s.Key.Metric {
+		case series.PID:
+			at(s.Key.Worker).PID = int(last.Value)
+		case series.Started:
+			at(s.Key.Worker).Started = time.UnixMilli(int64(last.Value * 1000)).UTC()
+		}
+	}
+	var out []leak.ReportWorker
+	for _, w := range byName {
+		out = append(out, *w)
+	}
+	slices.SortFunc(out, func(a, b leak.ReportWorker) int {
+		return cmp.Or(cmp.Compare(len(a.Worker), len(b.Worker)), cmp.Compare(a.Worker, b.Worker))
+	})
+	return out
+}
+
+// stretch is the time from the first to the last point.
+func stretch(all []series.Series, from, to int64) (first, last time.Time) {
+	low, high := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, s := range all {
+		if n := len(s.Points); n > 0 && s.Key.Metric != series.Log {
+			low, high = min(low, s.Points[0].At), max(high, s.Points[n-1].At)
+		}
+	}
+	if low > high {
+		low, high = from, to
+	}
+	return time.UnixMilli(low).UTC(), time.UnixMilli(high).UTC()
+}
+
+// chartPoints is how many points a chart has at most.
+const chartPoints = 1200
+
+// limitsOf are the series that limit others.
+var limitsOf = map[series.Metric]struct {
+	by   series.Metric
+	name string
+}{
+	series.FDs:           {series.FDLimit, "RLIMIT_NOFILE"},
+	series.Virtual:       {series.AddressLimit, "RLIMIT_AS"},
+	series.CgroupMemory:  {series.CgroupLimit, "memory.max"},
+	series.CgroupTasks:   {series.CgroupTasksMax, "pids.max"},
+	series.HostFiles:     {series.HostFilesMax, "fs.file-max"},
+	series.HostConntrack: {series.HostConntrackMax, "nf_conntrack_max"},
+}
+
+// undrawn are facts and limits, which are no pictures of their own.
+var undrawn = []series.Metric{
+	series.PID, series.Started, series.FDLimit, series.AddressLimit, series.CgroupLimit, series.CgroupTasksMax, series.HostFilesMax,
+	series.HostConntrackMax, series.HostMemory, series.HostCommitLimit, series.HostSwap, series.Log, series.ClockJumps, series.Suspended,
+}
+
+// rateWidth is over how long the rate of a total is drawn at least.
+const rateWidth = 60_000
+
+// chartsOf makes a chart of each series, in the order of series.Metrics and of
+// the workers.
+func chartsOf(all []series.Series) []leak.ReportChart {
+	order := map[series.Metric]int{}
+	for i, m := range series.Metrics {
+		order[m.Metric] = i
+	}
+	last := map[series.Key]float64{}
+	for _, s := range all {
+		if p, ok := s.Last(); ok {
+			last[s.Key] = p.Value
+		}
+	}
+	var out []leak.ReportChart
+	for _, s := range all {
+		info, ok := series.Describe(s.Key.Metric)
+		if !ok || slices.Contains(undrawn, s.Key.Metric) || len(s.Points) == 0 {
+			continue
+		}
+		c := leak.ReportChart{Metric: string(s.Key.Metric), Title: info.Title, Worker: s.Key.Worker, Bytes: info.Bytes}
+		if s.Key.Part != "" {
+			c.Title += " " + s.Key.Part
+		}
+		ps := s.Points
+		if info.Total {
+			ps = series.Rate(ps, rateWidth)
+			c.Title += " per second"
+		}
+		if l, ok := limitsOf[s.Key.Metric]; ok {
+			if v, ok := last[series.Key{Metric: l.by, Service: s.Key.Service, Worker: s.Key.Worker}]; ok && v > 0 {
+				c.Limit, c.LimitName = &v, l.name
+			}
+		}
+		for _, p := range series.Thin(ps, chartPoints) {
+			c.Points = append(c.Points, [2]float64{float64(p.At) / 1000, p.Value})
+		}
+		if len(c.Points) > 0 {
+			out = append(out, c)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b leak.ReportChart) int {
+		return cmp.Or(cmp.Compare(len(a.Worker), len(b.Worker)), cmp.Compare(a.Worker, b.Worker),
+			cmp.Compare(order[series.Metric(a.Metric)], order[series.Metric(b.Metric)]), cmp.Compare(a.Title, b.Title))
+	})
+	return out
+}
+
+// report makes the report of services that were judged: ranked, with a finding
+// for each trend that grows.
+func (h *historian) report(services []leak.ReportService) *leak.Report {
+	slices.SortStableFunc(services, func(a, b leak.ReportService) int {
+		switch {
+		case len(a.Trends) == 0 || len(b.Trends) == 0:
+			return cmp.Compare(len(b.Trends), len(a.Trends))
+		}
+		return cmp.Or(trend.Order(&a.Trends[0], &b.Trends[0]), cmp.Compare(a.Name, b.Name))
+	})
+	r := &leak.Report{Services: services, Notes: h.notes}
+	ids := map[string]int{}
+	for i := range services {
+		for j := range services[i].Trends {
+			t := &services[i].Trends[j]
+			key := services[i].Name + "\x00" + t.Worker
+			if trend.Grows(t.Verdict) && ids[key] == 0 {
+				ids[key] = len(r.Targets) + 1
+				r.Targets = append(r.Targets, leak.ReportTarget{ID: ids[key], PID: t.PID, Comm: services[i].Name})
+			}
+		}
+	}
+	r.Findings = trend.Findings(services, func(service, worker string) int { return ids[service+"\x00"+worker] })
+	first, last := h.to, h.from
+	for i := range services {
+		first, last = min(first, services[i].From.UnixMilli()), max(last, services[i].To.UnixMilli())
+	}
+	r.Observed.Start = time.UnixMilli(first).UTC()
+	r.Observed.DurationS = float64(max(last-first, 0)) / 1000
+	return r
+}
+
+// named finds the services that a word of a user means: the name itself, the
+// name of a unit without .service, the name of a program, or the PID of a
+// worker. Services are those of names.
+func (h *historian) named(ctx context.Context, names []string, word string) ([]string, error) {
+	if slices.Contains(names, word) {
+		return []string{word}, nil
+	}
+	if pid, err := strconv.Atoi(word); err == nil {
+		return h.ofPID(ctx, names, pid)
+	}
+	var exact, part []string
+	for _, n := range names {
+		program, _, _ := strings.Cut(n, " ")
+		switch {
+		case strings.TrimSuffix(n, ".service") == word || program == word:
+			exact = append(exact, n)
+		case strings.Contains(n, word):
+			part = append(part, n)
+		}
+	}
+	if len(exact) > 0 {
+		return exact, nil
+	}
+	return part, nil
+}
+
+// ofPID finds the service that has, or had last, a worker with this PID.
+func (h *historian) ofPID(ctx context.Context, names []string, pid int) ([]string, error) {
+	all, err := h.past.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.PID}}, h.from, h.to)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	var newest int64
+	for _, s := range all {
+		for _, p := range slices.Backward(s.Points) {
+			if int(p.Value) != pid {
+				continue
+			}
+			if p.At > newest && slices.Contains(names, s.Key.Service) {
+				found, newest = []string{s.Key.Service}, p.At
+			}
+			break
+		}
+	}
+	return found, nil
+}
+
+// noService says that nothing is called so, and what there is.
+func noService(word string, names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("nothing was recorded in that time; see --since")
+	}
+	shown := names
+	if len(shown) > 8 {
+		shown = append(slices.Clone(shown[:8]), fmt.Sprintf("and %d more", len(names)-8))
+	}
+	return fmt.Errorf("no service, program or pid %q was seen in that time; there are %s", word, strings.Join(shown, ", "))
+}
