@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -227,10 +228,10 @@ func (r *Reader) each(dir int, f func(name []byte)) error {
 
 // plain turns what the kernel says into the sentinels.
 func plain(err error) error {
-	switch err { //nolint:errorlint // errnos of system calls, as they come
-	case unix.ENOENT, unix.ESRCH:
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
 		return ErrGone
-	case unix.EACCES, unix.EPERM:
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return ErrDenied
 	}
 	return err

@@ -283,16 +283,23 @@ func (h *Host) admit() {
 		return
 	}
 	most := cmp.Or(h.Most, defaultMost)
-	if len(h.sampled)+len(h.due) > most {
+	if h.Only == nil && len(h.sampled)+len(h.due) > most {
 		h.choose(most)
 	}
 	// The first to start is the first worker, also when it is seen later.
 	slices.SortStableFunc(h.due, func(a, b *process) int {
 		return cmp.Or(cmp.Compare(a.ID.Start, b.ID.Start), cmp.Compare(a.ID.PID, b.ID.PID))
 	})
+	h.due = slices.DeleteFunc(h.due, func(p *process) bool { return !h.name(p) || !h.wanted(p) })
+	h.due = h.due[:min(len(h.due), max(0, most-len(h.sampled)))]
 	for _, p := range h.due {
-		if len(h.sampled) < most && h.name(p) && h.wanted(p) {
-			h.begin(p)
+		if at := h.before(p); at >= 0 && h.serviceOf(p).free(at) {
+			h.begin(p, at)
+		}
+	}
+	for _, p := range h.due {
+		if p.service == nil {
+			h.begin(p, -1)
 		}
 	}
 }
@@ -327,15 +334,14 @@ func (h *Host) wanted(p *process) bool {
 	return !p.refused
 }
 
-// begin gives a process its place.
-func (h *Host) begin(p *process) {
+// begin gives a process its place: a certain one, or with -1 any.
+func (h *Host) begin(p *process, at int) {
 	s := h.serviceOf(p)
 	what, _ := program(p.Exe, p.Comm, p.Args)
-	if at := h.before(p); at >= 0 && (at >= len(s.slots) || s.slots[at].process == nil) {
-		s.put(p, what, at)
-	} else {
-		s.take(p, what)
+	if at < 0 {
+		at = s.find(what)
 	}
+	s.put(p, what, at)
 	h.sampled = append(h.sampled, p)
 	h.out.Began = append(h.out.Began, p.Process)
 	h.schedule(p)

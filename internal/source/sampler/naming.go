@@ -176,7 +176,7 @@ func master(args []string) ([]string, bool) {
 // string, "redis-server *:6379", is given as its words.
 func program(exe, comm string, args []string) (name string, rest []string) {
 	name = comm
-	if exe != "" && !strings.HasPrefix(exe, "/memfd:") { // the name of a memfd is as good as random
+	if exe != "" {
 		name = path.Base(exe)
 	}
 	if len(args) == 0 {
@@ -190,7 +190,8 @@ func program(exe, comm string, args []string) (name string, rest []string) {
 	}
 	called = path.Base(strings.TrimPrefix(called, "-")) // a login shell begins with it
 	const commSize = 15                                 // TASK_COMM_LEN without the zero
-	if called == comm || len(comm) == commSize && strings.HasPrefix(called, comm) {
+	inMemory := strings.HasPrefix(exe, "/memfd:")       // whose name is as good as random, and its comm a number
+	if inMemory || called == comm || len(comm) == commSize && strings.HasPrefix(called, comm) {
 		name = called
 	}
 	return name, rest

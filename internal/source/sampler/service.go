@@ -22,7 +22,7 @@ type service struct {
 // slot is the place of a worker.
 type slot struct {
 	process *process // nil: free
-	program string   // what runs there, or did last
+	program string   // what runs there, or did last; "" for nothing yet
 	freed   uint64   // the sweep in which it became free
 	// What was said of the place, by whichever process: a part that is gone is
 	// said to be zero.
@@ -38,32 +38,35 @@ func (p *process) place() *slot { return &p.service.slots[p.slot] }
 // place twice.
 const spare = 16
 
-// take gives a process a place: that of the same program that became free last,
-// of several the first; else a new one.
-func (s *service) take(p *process, program string) {
+// find gives the place for a process of a program: that of the same program
+// that became free last, of several the first; else a new one.
+func (s *service) find(program string) int {
 	best := -1
 	for i := range s.slots {
 		free := &s.slots[i]
-		if free.process != nil || free.program != program {
+		if free.process != nil || free.program != program && free.program != "" {
 			continue
 		}
 		if best < 0 || free.freed > s.slots[best].freed {
 			best = i
 		}
 	}
-	if best < 0 && len(s.slots)-s.live >= spare {
-		for i := range s.slots {
-			if s.slots[i].process == nil && (best < 0 || s.slots[i].freed < s.slots[best].freed) {
-				best = i
-			}
+	if best >= 0 {
+		return best
+	}
+	if len(s.slots)-s.live < spare {
+		return len(s.slots)
+	}
+	for i := range s.slots {
+		if s.slots[i].process == nil && (best < 0 || s.slots[i].freed < s.slots[best].freed) {
+			best = i
 		}
 	}
-	if best < 0 {
-		best = len(s.slots)
-		s.slots = append(s.slots, slot{})
-	}
-	s.put(p, program, best)
+	return best
 }
+
+// free reports whether a place can be given.
+func (s *service) free(at int) bool { return at >= len(s.slots) || s.slots[at].process == nil }
 
 // put gives a process a certain place, which is free.
 func (s *service) put(p *process, program string, at int) {

@@ -1,0 +1,478 @@
+package sampler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"stanch/internal/series"
+)
+
+var worker = fake{comm: "server", exe: "/usr/bin/server", args: []string{"server", "-x"}, cgroup: "0::/\n"}
+
+func (p fake) with(pid int) fake {
+	p.pid = pid
+	return p
+}
+
+// TestFirstSweep says all that there is to say of one process.
+func TestFirstSweep(t *testing.T) {
+	f := newTree(t)
+	f.run(fake{pid: 7, ppid: 1, comm: "a) (b c", exe: "/usr/bin/server", args: []string{"server", "-x"}, cgroup: "0::/\n", threads: 3})
+	f.run(fake{pid: 8, ppid: 7, comm: "x", state: "Z", start: 350_000})
+	f.link("7/fd/0", "/dev/null")
+	f.link("7/fd/1", "pipe:[77]")
+	f.link("7/fd/2", "socket:[500]")
+	f.link("7/fd/3", "socket:[501]")
+	f.link("7/fd/4", "socket:[502]")
+	f.link("7/fd/5", "anon_inode:[eventpoll]")
+	f.link("7/fd/6", "anon_inode:kvm-vcpu:3")
+	f.link("7/fd/7", "/memfd:x (deleted)")
+	f.link("7/fd/8", "(unreachable)/x")
+	f.link("7/ns/net", "net:[4026531840]")
+	f.write("7/net/tcp", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"+
+		"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 500 1 0000000000000000 100 0 0 10 0\n"+
+		"   1: 0100007F:1F90 0100007F:CAFE 08 00000000:00000000 00:00000000 00000000     0        0 501 1 0000000000000000 100 0 0 10 0\n"+
+		"   2: 0100007F:1F90 0100007F:CAFF 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0000000000000000 100 0 0 10 0\n")
+	h := f.host()
+	h.Slow = time.Second // the costly part comes within a minute else
+	f.sweep(h)
+	s := f.sweep(h)
+	got := values(t, s)
+	key := func(m series.Metric, part ...string) series.Key {
+		k := series.Key{Metric: m, Service: "server -x", Worker: "0"}
+		if len(part) > 0 {
+			k.Part = part[0]
+		}
+		return k
+	}
+	page := float64(os.Getpagesize())
+	want := map[series.Key]float64{
+		key(series.RSS): 50 * page, key(series.Virtual): 1000 * page, key(series.Anonymous): 10 * page, key(series.Threads): 3, key(series.CPU): 3,
+		key(series.Minor): 100, key(series.Major): 7, key(series.PID): 7, key(series.Started): 1_700_001_800.07, key(series.FDs): 9,
+		key(series.Data): 512 << 10, key(series.Swap): 8 << 10, key(series.PSS): 60 << 10, key(series.PrivateDirty): 44 << 10,
+		key(series.Received): 12345, key(series.Sent): 678, key(series.FDLimit): 1024, key(series.Zombies): 1,
+		key(series.FDKinds, "file"): 1, key(series.FDKinds, "pipe"): 1, key(series.FDKinds, "socket"): 3, key(series.FDKinds, "eventpoll"): 1,
+		key(series.FDKinds, "kvm-vcpu"): 1, key(series.FDKinds, "memfd"): 1, key(series.FDKinds, "other"): 1,
+		key(series.Sockets, "LISTEN"): 1, key(series.Sockets, "CLOSE_WAIT"): 1,
+		{Metric: series.HostProcesses}: 2,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	p := h.Processes()
+	if len(p) != 1 || p[0].Comm != "a) (b c" || p[0].PPID != 1 || p[0].Exe != "/usr/bin/server" || !p[0].Started.Equal(time.Unix(1_700_001_800, 70e6)) {
+		t.Errorf("%+v", p)
+	}
+	// What is gone is said to be zero, also when the one that had it has ended.
+	f.end(7, 8)
+	f.run(worker.with(9))
+	f.link("9/fd/0", "/dev/null")
+	f.sweep(h)
+	got = values(t, f.sweep(h))
+	for _, k := range []series.Key{key(series.FDKinds, "socket"), key(series.Sockets, "CLOSE_WAIT"), key(series.FDKinds, "memfd")} {
+		if v, said := got[k]; !said || v != 0 {
+			t.Errorf("%v is %v (said: %v), want 0", k, v, said)
+		}
+	}
+	if got[key(series.PID)] != 9 || got[key(series.FDKinds, "file")] != 1 {
+		t.Errorf("the successor: %v", got)
+	}
+}
+
+// TestPace says what is fast each time, and what is slow once in its time, also
+// when many began together.
+func TestPace(t *testing.T) {
+	f := newTree(t)
+	for pid := 100; pid < 200; pid++ {
+		f.run(fake{pid: pid, comm: "server", exe: "/usr/bin/server", args: []string{"server"}, cgroup: "0::/\n"})
+	}
+	h := f.host()
+	f.sweep(h)
+	times := map[series.Key]int{}
+	most := 0
+	const sweeps = 24 * 2 // twice 4 minutes
+	for range sweeps {
+		slow := 0
+		for k := range values(t, f.sweep(h)) {
+			times[k]++
+			if k.Metric == series.PSS || k.Metric == series.Data {
+				slow++
+			}
+		}
+		most = max(most, slow)
+	}
+	for k, n := range times {
+		info, _ := series.Describe(k.Metric)
+		switch {
+		case k.Worker == "":
+		case !info.Slow && k.Metric != series.FDs && n != sweeps:
+			t.Errorf("%v was said %d times in %d sweeps", k, n, sweeps)
+		case info.Slow && (n < 2 || n > 3):
+			t.Errorf("%v was said %d times in twice its pace", k, n)
+		}
+	}
+	if most > 30 { // 100 processes, two turns of either kind in 24 sweeps, and the first round in a minute
+		t.Errorf("one sweep had %d slow turns", most)
+	}
+}
+
+func TestRestartKeepsPlace(t *testing.T) {
+	f := newTree(t)
+	for pid := 10; pid < 14; pid++ {
+		f.run(worker.with(pid))
+	}
+	h := f.host()
+	f.sweep(h)
+	check := func(want string) {
+		t.Helper()
+		if got := workers(h, "server -x"); got != want {
+			t.Errorf("the workers are %s, want %s", got, want)
+		}
+	}
+	check("0=10 1=11 2=12 3=13")
+	f.end(10)
+	f.sweep(h)
+	check("1=11 2=12 3=13")
+	// Within one sweep the successor has the place of the one it replaces, not
+	// the one that was free before.
+	f.end(12)
+	f.run(worker.with(20))
+	s := f.sweep(h)
+	check("1=11 2=20 3=13")
+	if len(s.Began) != 1 || len(s.Ended) != 1 || s.Began[0].ID.PID != 20 || s.Ended[0].ID.PID != 12 || s.Ended[0].Worker != "2" {
+		t.Errorf("began %+v, ended %+v", s.Began, s.Ended)
+	}
+	f.run(worker.with(21))
+	f.run(worker.with(22))
+	f.sweep(h)
+	check("0=21 1=11 2=20 3=13 4=22")
+	// The same PID with another start is another process.
+	next := worker.with(20)
+	next.start = 355_000
+	f.run(next)
+	h.MinAge = time.Second
+	s = f.sweep(h)
+	check("0=21 1=11 2=20 3=13 4=22")
+	if len(s.Began) != 1 || len(s.Ended) != 1 || s.Began[0].ID.Start != 355_000 {
+		t.Errorf("began %+v, ended %+v", s.Began, s.Ended)
+	}
+	if v := values(t, s)[series.Key{Metric: series.Started, Service: "server -x", Worker: "2"}]; v != 1_700_003_550 {
+		t.Errorf("started at %f", v)
+	}
+	// All at once, as a service restarts.
+	f.end(21, 11, 20, 13, 22)
+	f.sweep(h)
+	check("")
+	for pid := 30; pid < 35; pid++ {
+		f.run(worker.with(pid))
+	}
+	f.sweep(h)
+	check("0=30 1=31 2=32 3=33 4=34")
+}
+
+// TestPlacesOfPrograms keeps the places of a unit's programs apart.
+func TestPlacesOfPrograms(t *testing.T) {
+	f := newTree(t)
+	in := func(pid int, comm string) fake {
+		return fake{pid: pid, comm: comm, exe: "/usr/bin/" + comm, args: []string{comm}, cgroup: "0::/system.slice/app.service\n"}
+	}
+	f.run(in(10, "master"))
+	f.run(in(11, "helper"))
+	f.run(in(12, "worker"))
+	h := f.host()
+	f.sweep(h)
+	f.end(11)
+	f.run(in(13, "worker"))
+	f.sweep(h)
+	if got := workers(h, "app.service"); got != "0=10 2=12 3=13" {
+		t.Errorf("a worker took the helper's place: %s", got)
+	}
+	f.run(in(14, "helper"))
+	f.sweep(h)
+	if got := workers(h, "app.service"); got != "0=10 1=14 2=12 3=13" {
+		t.Errorf("the helper did not find its place: %s", got)
+	}
+	for i := range 200 {
+		f.run(in(1000+i, "once"+strconv.Itoa(i)))
+		f.sweep(h)
+		f.end(1000 + i)
+	}
+	f.sweep(h)
+	if n := len(h.services["app.service"].slots); n > 4+spare {
+		t.Errorf("ever new programs made %d places", n)
+	}
+}
+
+// TestKnown goes on with the places that an earlier watch gave.
+func TestKnown(t *testing.T) {
+	f := newTree(t)
+	for pid := 10; pid < 13; pid++ {
+		f.run(worker.with(pid))
+	}
+	h := f.host()
+	f.sweep(h)
+	f.end(10)
+	f.sweep(h)
+	again := f.host()
+	again.Known = h.Processes()
+	f.run(worker.with(13))
+	f.sweep(again)
+	if got := workers(again, "server -x"); got != "0=13 1=11 2=12" {
+		t.Errorf("after a restart of the watch the workers are %s", got)
+	}
+}
+
+func TestWhoIsSampled(t *testing.T) {
+	f := newTree(t)
+	f.run(worker.with(10))
+	f.run(fake{pid: 2, comm: "kthreadd", flags: 0x200000})
+	f.run(fake{pid: 3, ppid: 2, comm: "kworker/0:0", flags: 0x200000})
+	f.run(fake{pid: 11, comm: "young", exe: "/usr/bin/young", args: []string{"young"}, start: 355_000, cgroup: "0::/\n"})
+	f.run(fake{pid: 12, comm: "dead", state: "Z", ppid: 10})
+	f.run(fake{pid: 13, comm: "headless", exe: "/usr/bin/headless", args: []string{"headless"}, state: "Z", threads: 4, cgroup: "0::/\n"})
+	h := f.host()
+	asked := map[string]int{}
+	h.Only = func(p *Process) bool { asked[p.Service]++; return p.Service != "server -x" }
+	got := values(t, f.sweep(h))
+	if got[series.Key{Metric: series.HostProcesses}] != 5-1 {
+		t.Errorf("processes: %v", got)
+	}
+	if len(h.Processes()) != 1 || h.Processes()[0].Comm != "headless" {
+		t.Errorf("sampled are %+v", h.Processes())
+	}
+	if _, said := got[series.Key{Metric: series.RSS, Service: "headless", Worker: "0"}]; said {
+		t.Error("a process whose memory the kernel does not show has some")
+	}
+	f.sweep(h)
+	f.now.Boot += time.Minute
+	f.sweep(h)
+	if d := cmp.Diff(map[string]int{"server -x": 1, "young": 1, "headless": 1}, asked); d != "" {
+		t.Error(d)
+	}
+	// It becomes a zombie: it has ended, and goes on to be counted.
+	f.run(fake{pid: 11, comm: "young", state: "Z", start: 355_000})
+	s := f.sweep(h)
+	if len(s.Ended) != 1 || s.Ended[0].Service != "young" {
+		t.Errorf("ended: %+v", s.Ended)
+	}
+	// Another program in the same process: it is asked for again.
+	f.run(fake{pid: 10, comm: "other", exe: "/usr/bin/other", args: []string{"other"}, cgroup: "0::/\n"})
+	if s := f.sweep(h); len(s.Began) != 1 || s.Began[0].Service != "other" {
+		t.Errorf("began: %+v", s.Began)
+	}
+	f.run(fake{pid: 10, comm: "third", exe: "/usr/bin/third", args: []string{"third"}, cgroup: "0::/\n"})
+	f.now.Boot += h.slow()
+	if s := f.sweep(h); len(s.Ended) != 1 || s.Ended[0].Service != "other" {
+		t.Errorf("ended: %+v", s.Ended)
+	}
+	if s := f.sweep(h); len(s.Began) != 1 || s.Began[0].Service != "third" {
+		t.Errorf("began: %+v", s.Began)
+	}
+}
+
+// TestTooMany samples those with the most memory, and lets them not take turns.
+func TestTooMany(t *testing.T) {
+	f := newTree(t)
+	big := func(pid, rss int) {
+		f.run(fake{pid: pid, comm: "p", exe: "/p", args: []string{"p", strconv.Itoa(pid)}, cgroup: "0::/\n", rss: rss})
+	}
+	for i := range 10 {
+		big(100+i, 100+10*i)
+	}
+	h := f.host()
+	h.Most = 5
+	s := f.sweep(h)
+	sampled := func() (pids []int) {
+		for _, p := range h.Processes() {
+			pids = append(pids, p.ID.PID)
+		}
+		return pids
+	}
+	if d := cmp.Diff([]int{105, 106, 107, 108, 109}, sampled()); d != "" || len(s.Notes) != 1 {
+		t.Errorf("%s, notes %q", d, s.Notes)
+	}
+	big(200, 200) // not twice the smallest of those
+	big(201, 1000)
+	s = f.sweep(h)
+	if d := cmp.Diff([]int{106, 107, 108, 109, 201}, sampled()); d != "" || len(s.Notes) != 0 {
+		t.Errorf("%s, notes %q", d, s.Notes)
+	}
+	if len(values(t, s)) == 0 {
+		t.Error("nothing is said")
+	}
+}
+
+// TestEverNewCommands holds the number of services of one program.
+func TestEverNewCommands(t *testing.T) {
+	f := newTree(t)
+	h := f.host()
+	names := map[string]bool{}
+	for i := range manyCommands + 30 {
+		f.run(fake{pid: 10 + i, comm: "job", exe: "/usr/bin/job", args: []string{"job", strconv.Itoa(i)}, cgroup: "0::/\n"})
+		if i%10 == 9 {
+			for _, p := range f.sweep(h).Began {
+				names[p.Service] = true
+			}
+		}
+		if i > 20 {
+			f.end(10 + i - 20)
+		}
+	}
+	if len(names) != manyCommands+1 || !names["job *"] {
+		t.Errorf("%d services: %q", len(names), slices.Sorted(maps.Keys(names)))
+	}
+}
+
+// TestGroups reads control groups of both versions.
+func TestGroups(t *testing.T) {
+	f := newTree(t)
+	f.write("self/mountinfo", "35 31 0:32 / "+f.dir+"/fs rw - cgroup2 cgroup2 rw\n36 31 0:33 / "+f.dir+"/m rw - cgroup cgroup rw,memory\n")
+	f.run(fake{pid: 10, comm: "x", cgroup: "0::/system.slice/x.service/sub\n"})
+	f.run(fake{pid: 11, comm: "y", cgroup: "0::/system.slice/x.service\n"})
+	v2 := "fs/system.slice/x.service/"
+	f.write(v2+"sub/memory.current", "1\n")
+	f.write(v2+"memory.current", "900000\n")
+	f.write(v2+"memory.max", "max\n")
+	f.write(v2+"memory.stat", "anon 5\ninactive_file 300000\nactive_file 200000\nfile_dirty 50000\nfile_writeback 50000\nslab_reclaimable 1000\n")
+	f.write(v2+"memory.events", "low 0\nhigh 3\nmax 0\noom 0\noom_kill 0\n")
+	f.write(v2+"pids.current", "12\n")
+	f.write(v2+"pids.max", "100\n")
+	f.write("fs/system.slice/memory.current", "7000000\n")
+	f.write("fs/system.slice/memory.max", "8000000\n")
+	h := f.host()
+	got := values(t, f.sweep(h))
+	of := func(m series.Metric, part string) series.Key {
+		return series.Key{Metric: m, Service: "x.service", Part: part}
+	}
+	for k, want := range map[series.Key]float64{
+		of(series.CgroupMemory, ""): 499000, of(series.CgroupLimit, ""): 8000000, of(series.CgroupTasks, ""): 12, of(series.CgroupTasksMax, ""): 100,
+		of(series.CgroupEvents, "high"): 3,
+	} {
+		if v, said := got[k]; !said || v != want {
+			t.Errorf("%v is %v (said: %v), want %v", k, v, said, want)
+		}
+	}
+	if _, said := got[of(series.CgroupEvents, "oom_kill")]; said {
+		t.Error("an event that never was is said")
+	}
+	f.write(v2+"memory.events", "low 0\nhigh 3\nmax 9\noom 1\noom_kill 1\n")
+	f.write(v2+"memory.max", "1000000\n")
+	got = values(t, f.sweep(h))
+	if got[of(series.CgroupEvents, "oom_kill")] != 1 || got[of(series.CgroupLimit, "")] != 1000000 {
+		t.Errorf("what changed is not said at once: %v", got)
+	}
+	if _, said := got[of(series.CgroupTasksMax, "")]; said {
+		t.Error("a limit that is the same is said on every tick")
+	}
+	// Version 1, of a container.
+	f.run(fake{pid: 20, comm: "z", cgroup: "4:memory:/docker/" + id + "\n1:name=systemd:/docker/" + id + "\n0::/\n"})
+	v1 := "m/docker/" + id + "/"
+	f.write(v1+"memory.usage_in_bytes", "1000000\n")
+	f.write(v1+"memory.limit_in_bytes", "9223372036854771712\n")
+	f.write(v1+"memory.stat", "inactive_file 7\ntotal_inactive_file 400000\ntotal_active_file 100000\ntotal_dirty 100000\ntotal_writeback 0\n")
+	f.write(v1+"memory.failcnt", "5\n")
+	f.write(v1+"memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+	got = values(t, f.sweep(h))
+	of = func(m series.Metric, part string) series.Key {
+		return series.Key{Metric: m, Service: "docker/3f4e8a1b2c3d", Part: part}
+	}
+	if got[of(series.CgroupMemory, "")] != 600000 || got[of(series.CgroupEvents, "max")] != 5 || got[of(series.CgroupEvents, "oom_kill")] != 2 {
+		t.Errorf("version 1: %v", got)
+	}
+	if _, said := got[of(series.CgroupLimit, "")]; said {
+		t.Error("a limit that is none is said")
+	}
+}
+
+// TestMachine reads the numbers of the host.
+func TestMachine(t *testing.T) {
+	f := newTree(t)
+	f.write("meminfo", "MemTotal:       1000 kB\nMemFree:  1 kB\nMemAvailable:    400 kB\nSwapTotal:       200 kB\nSwapFree:        150 kB\nSUnreclaim:       30 kB\nCommitLimit:     700 kB\nCommitted_AS:    650 kB\n")
+	f.write("vmstat", "nr_free_pages 7\noom_kill 4\nnuma_pte_updates 0\n")
+	f.write("sys/fs/file-nr", "1024\t0\t9223372036854775807\n")
+	f.write("sys/net/netfilter/nf_conntrack_count", "77\n")
+	f.write("sys/net/netfilter/nf_conntrack_max", "65536\n")
+	f.write("net/sockstat", "sockets: used 300\nTCP: inuse 20 orphan 1 tw 5 alloc 30 mem 7\nUDP: inuse 3 mem 1\nRAW: inuse 0\n")
+	f.write("net/sockstat6", "TCP6: inuse 4\n")
+	f.write("net/snmp", "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm ActiveOpens PassiveOpens\nTcp: 1 55 66\n")
+	f.write("net/dev", "Inter-|   Receive  |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n"+
+		"    lo: 1000 1 0 0 0 0 0 0 1000 1 0 0 0 0 0 0\n  eth0: 500 1 0 0 0 0 0 0 70 1 0 0 0 0 0 0\n eth1:40 1 0 0 0 0 0 0 3 1 0 0 0 0 0 0\n")
+	h := f.host()
+	got := values(t, f.sweep(h))
+	of := func(m series.Metric) series.Key { return series.Key{Metric: m} }
+	in := func(part string) series.Key { return series.Key{Metric: series.HostSockets, Part: part} }
+	want := map[series.Key]float64{
+		of(series.HostMemory): 1000 << 10, of(series.HostAvailable): 400 << 10, of(series.HostSwap): 200 << 10, of(series.HostSwapFree): 150 << 10,
+		of(series.HostSlab): 30 << 10, of(series.HostCommitLimit): 700 << 10, of(series.HostCommitted): 650 << 10, of(series.HostOOMKills): 4,
+		of(series.HostFiles): 1024, of(series.HostConntrack): 77, of(series.HostConntrackMax): 65536, of(series.HostProcesses): 0,
+		in("all"): 300, in("tcp"): 20, in("tcp orphan"): 1, in("tcp time wait"): 5, in("udp"): 3, in("tcp6"): 4,
+		of(series.HostAccepted): 66, of(series.HostReceived): 540, of(series.HostSent): 73,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	f.write("sys/net/netfilter/nf_conntrack_max", "131072\n")
+	got = values(t, f.sweep(h))
+	if _, said := got[of(series.HostMemory)]; said || got[of(series.HostConntrackMax)] != 131072 {
+		t.Errorf("the second sweep: %v", got)
+	}
+}
+
+// TestSweepEnds ends with its context, and says when there is no procfs.
+func TestSweepEnds(t *testing.T) {
+	f := newTree(t)
+	f.run(worker.with(10))
+	h := f.host()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := h.Sweep(ctx, f.now); !errors.Is(err, context.Canceled) {
+		t.Errorf("the sweep ends with %v", err)
+	}
+	none := &Host{Root: "/nonexistent"}
+	if _, err := none.Sweep(context.Background(), f.now); err == nil {
+		t.Error("a sweep without a procfs")
+	}
+	if err := errors.Join(none.Close(), h.Close(), h.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTornFiles meets files that are gone, empty or cut.
+func TestTornFiles(t *testing.T) {
+	f := newTree(t)
+	full := worker.with(10)
+	whole := func() { f.run(full) }
+	h := f.host()
+	h.Slow = time.Second
+	whole()
+	f.sweep(h)
+	for _, name := range []string{"stat", "statm", "status", "limits", "io", "smaps_rollup", "cgroup", "cmdline", "exe"} {
+		path := filepath.Join(f.dir, "10", name)
+		for _, text := range []string{"", "10 (server", "10 (server) S", "\x00\xff", fmt.Sprint(10)} {
+			whole()
+			_ = os.Remove(path) // exe is a link
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			values(t, f.sweep(h))
+			values(t, f.sweep(h))
+		}
+		f.end(10)
+		whole()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		values(t, f.sweep(h))
+		values(t, f.sweep(h))
+	}
+}
