@@ -22,6 +22,8 @@ const (
 	stepDeviations = 6
 	// stepShare is how much of the difference of levels must come at once.
 	stepShare = 0.6
+	// stepGap is how many usual distances two points may be apart.
+	stepGap = 3
 	// scaleSample is how many changes the usual one is estimated from.
 	scaleSample = 4096
 )
@@ -34,10 +36,14 @@ func Steps(points []Point, least float64) []Step {
 		return nil
 	}
 	usual, deviation := usualChange(points)
+	longest := stepGap * usualDistance(points)
 	threshold := max(stepDeviations*deviation, least)
 	var out []Step
 	for i := 1; i < len(points); i++ {
 		change := points[i].Value - points[i-1].Value
+		if points[i].At-points[i-1].At > longest {
+			continue // who knows how it went while nobody looked
+		}
 		if math.Abs(change-usual) < threshold || math.Abs(change) < least {
 			continue
 		}
@@ -64,6 +70,16 @@ func usualChange(points []Point) (median, deviation float64) {
 		changes[i] = math.Abs(c - median)
 	}
 	return median, 1.4826 * Median(changes)
+}
+
+// usualDistance is the median time between points.
+func usualDistance(points []Point) int64 {
+	stride := max(1, len(points)/scaleSample)
+	var distances []float64
+	for i := 1; i < len(points); i += stride {
+		distances = append(distances, float64(points[i].At-points[i-1].At))
+	}
+	return int64(Median(distances))
 }
 
 // levels compares the points before i with those from i on; ok tells that all

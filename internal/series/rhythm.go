@@ -18,6 +18,8 @@ const (
 	// first seldom, and hardly ever both.
 	rhythmPeak   = 0.3
 	rhythmTrough = -0.2
+	// rhythmPeakFew is asked where fewer than four periods were seen.
+	rhythmPeakFew = 0.6
 )
 
 // FindRhythm finds the strongest rhythm of the values, which are about evenly
@@ -82,7 +84,11 @@ func rhythmLag(r []float64, squares float64) (lag int, ok bool) {
 			lag = k
 		}
 	}
-	return lag, lag > 0 && correlation[lag] > rhythmPeak && correlation[lag/2] < rhythmTrough
+	peak := rhythmPeak
+	if lag*4 > n {
+		peak = rhythmPeakFew
+	}
+	return lag, lag > 0 && correlation[lag] > peak && correlation[lag/2] < rhythmTrough
 }
 
 // harmonics are the sines and cosines of the period and its half.

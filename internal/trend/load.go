@@ -8,12 +8,19 @@ import (
 	"stanch/internal/series"
 )
 
-// Load takes out what is held for work in progress, and finds growth by work
-// done.
+// Follow takes out what is held for work in progress.
+var Follow = &Detector{
+	Name:    "trend.follow",
+	Doc:     "follows the load up and down",
+	Assumes: "CPU time or bytes read are in proportion to the work; what is held for work in progress is a level and a part in proportion to the load",
+	Run:     follow,
+}
+
+// Load finds growth by work done.
 var Load = &Detector{
 	Name:    "trend.load",
 	Doc:     "grows by so much for each unit of work done, and never back",
-	Assumes: "CPU time or bytes read are in proportion to the work; what is held for work in progress follows the load up and down, and grows at most as fast as it",
+	Assumes: "CPU time or bytes read are in proportion to the work; what is held for work in progress grows at most as fast as the load",
 	Run:     load,
 }
 
@@ -32,6 +39,10 @@ const (
 	// betterFit is how much smaller the squared residuals along the work done
 	// are than along time, where work is the cause.
 	betterFit = 0.5
+	// leastShare is how much of what varies the load must explain, and
+	// followErrors how many standard errors the part in proportion to it has.
+	leastShare   = 0.3
+	followErrors = 4
 	// mostElastic is how much faster than the load what is held for it may
 	// grow: in proportion, and a little for what is measured badly.
 	mostElastic = 1.25
@@ -157,6 +168,30 @@ func (w *workload) follow(c *curve) (f series.Fit, plain float64, ok bool) {
 	return f, line.Squares, ok
 }
 
+func follow(p *Pass) {
+	w := p.load
+	c := &p.curve
+	if w == nil || len(w.rate) != c.n() || c.n() < 12 {
+		return
+	}
+	f, plain, ok := w.follow(c)
+	if !ok || plain == 0 {
+		return
+	}
+	share := 1 - f.Squares/plain
+	t := f.Coefficients[2] / (f.Errors[2] * math.Sqrt(series.Inflation(series.Persistence(f.Residuals, true))))
+	if share < leastShare || t < followErrors {
+		return
+	}
+	level := w.smooth(3)
+	mean := series.Mean(level)
+	for i := range c.low {
+		c.low[i] -= f.Coefficients[2] * (level[i] - mean)
+		c.mean[i] -= f.Coefficients[2] * (level[i] - mean)
+	}
+	p.rhythm(fmt.Sprintf("follows the load up and down, which explains %.0f %% of what varies and is taken out", 100*share))
+}
+
 func load(p *Pass) {
 	w := p.load
 	if w == nil || len(w.rate) < p.curve.n() || p.curve.n() < 12 {
@@ -165,29 +200,9 @@ func load(p *Pass) {
 	// A curve that was cut has the end of the load.
 	w = w.from(len(w.rate) - p.curve.n())
 	p.load = w
-	c := &p.curve
-	// Work done is asked before work in progress is taken out: the one grows
-	// with the sum of the load, the other with the load.
-	if withWork(p, w) {
-		return
+	if !withWork(p, w) {
+		p.loadRises(w)
 	}
-	if f, plain, ok := w.follow(c); ok && plain > 0 {
-		share := 1 - f.Squares/plain
-		t := f.Coefficients[2] / (f.Errors[2] * math.Sqrt(series.Inflation(series.Persistence(f.Residuals, true))))
-		if share > 0.3 && t > 4 {
-			level := w.smooth(3)
-			mean := series.Mean(level)
-			for i := range c.low {
-				c.low[i] -= f.Coefficients[2] * (level[i] - mean)
-				c.mean[i] -= f.Coefficients[2] * (level[i] - mean)
-			}
-			p.rhythm(fmt.Sprintf("follows the load up and down, which explains %.0f %% of what varies and is taken out", 100*share))
-			if withWork(p, w) {
-				return
-			}
-		}
-	}
-	p.loadRises(w)
 }
 
 func (w *workload) from(k int) *workload {
@@ -256,7 +271,7 @@ func (p *Pass) loadRises(w *workload) {
 	mean := series.Mean(w.rate)
 	span := c.x[c.n()-1] - c.x[0]
 	more := r.slope * span / mean
-	if r.p > alpha || more < 0.02 {
+	if r.p > 0.02 || more < 0.02 {
 		return
 	}
 	grew := rising(c.x, c.low).grew

@@ -22,7 +22,8 @@ var Restart = &Detector{
 }
 
 const (
-	// leastLives is how many lives are judged together.
+	// leastLives is how many lives tell by their differences how sure their mean
+	// is.
 	leastLives = 4
 	// lifePoints is how many points a life needs to have a slope.
 	lifePoints = 12
@@ -36,13 +37,13 @@ const (
 func restart(p *Pass) {
 	last := p.lives[len(p.lives)-1]
 	all := len(p.points)
-	if len(p.lives) == 1 || float64(last.to-last.from) >= ownLife*float64(all) && last.to-last.from >= leastPoints {
+	if len(p.lives) == 1 || all < leastPoints || float64(last.to-last.from) >= ownLife*float64(all) && last.to-last.from >= leastPoints {
 		return
 	}
 	if r, n, ok := p.together(); ok {
 		p.best = r
-		p.trend.PerHour, p.trend.PerHourLow, p.trend.PerHourHigh = &r.slope, &r.low, &r.high
-		p.trend.Strength = 1 - r.p
+		p.growth(r)
+		p.trend.Since = nil // each life begins anew
 		length := time.Duration(p.points[len(p.points)-1].At-p.points[0].At) * time.Millisecond / time.Duration(len(p.lives))
 		p.conclude(leak.VerdictGrowing, fmt.Sprintf("each of %d lives of about %s grew by about %s until the restart; the chance that noise does this is %s",
 			n, since(length), p.rate(r.slope), chance(r.p)))
@@ -59,6 +60,7 @@ func restart(p *Pass) {
 // are above zero. n is how many lives were asked.
 func (p *Pass) together() (r rise, n int, ok bool) {
 	var late, early []float64
+	sure := 0.0
 	var lengths []int
 	for _, l := range p.lives {
 		lengths = append(lengths, l.to-l.from)
@@ -71,11 +73,13 @@ func (p *Pass) together() (r rise, n int, ok bool) {
 		}
 		ps := p.points[l.from:l.to]
 		cut := int(settled * float64(len(ps)))
-		late = append(late, slopeOf(ps[cut:]))
-		early = append(early, slopeOf(ps[:cut+1]))
+		line := trendOfPoints(ps[cut:])
+		late = append(late, line.slope)
+		sure += distuv.UnitNormal.Quantile(1 - max(line.p, 1e-12))
+		early = append(early, trendOfPoints(ps[:cut+1]).slope)
 	}
 	n = len(late)
-	if n < leastLives {
+	if n < 2 {
 		return r, n, false
 	}
 	positive := 0
@@ -96,6 +100,13 @@ func (p *Pass) together() (r rise, n int, ok bool) {
 		r.t = r.slope / err
 		r.p = student.Survival(r.t)
 	}
+	// Few lives say little by how they differ, but each has noise of its own to
+	// be held against (Stouffer's sum).
+	if n < leastLives {
+		r.t = sure / math.Sqrt(float64(n))
+		r.p = distuv.UnitNormal.Survival(r.t)
+		r.low, r.high = math.Inf(-1), math.Inf(1)
+	}
 	// A warm-up slows down within each life; a leak does not.
 	if r.slope < 0.4*series.Median(early) {
 		return r, n, false
@@ -105,11 +116,16 @@ func (p *Pass) together() (r rise, n int, ok bool) {
 	return r, n, r.p < alpha && r.grew >= p.resource.least
 }
 
-func slopeOf(ps []series.Point) float64 {
+// trendOfPoints is the trend of the lowest values of some windows.
+func trendOfPoints(ps []series.Point) rise {
 	ws := series.Windows(ps, 24)
 	x, y := make([]float64, len(ws)), make([]float64, len(ws))
 	for i, w := range ws {
 		x[i], y[i] = hours(w.LowAt-ws[0].From), w.Low
 	}
-	return series.TheilSen(x, y).Slope
+	if len(x) < 3 {
+		return rise{p: 1}
+	}
+	r, _ := trendOf(x, y, 0)
+	return r
 }

@@ -134,18 +134,16 @@ func trendOf(x, y []float64, least float64) (r rise, keep float64) {
 // (Taylor, Annals of Probability 3, 1975). It says nothing (1) of a smooth
 // curve, which is no walk.
 func neverBack(x, y []float64) float64 {
-	changes := make([]float64, 0, len(y)-1)
 	top, fall := y[0], 0.0
 	for i := 1; i < len(y); i++ {
-		changes = append(changes, y[i]-y[i-1])
 		top = max(top, y[i])
 		fall = max(fall, top-y[i])
 	}
-	if len(x) < 12 || series.Persistence(changes, false) > 0.3 {
+	if len(x) < 12 || changesKeep(y) > 0.3 {
 		return 1
 	}
 	// A walk that is seen so seldom falls between two looks as well.
-	fall = max(fall, series.Deviation(changes))
+	fall = max(fall, series.Deviation(changes(y)))
 	gain := y[len(y)-1] - y[0]
 	if gain <= 0 || fall <= 0 {
 		return 1
@@ -156,18 +154,30 @@ func neverBack(x, y []float64) float64 {
 // driftError is the standard error of the mean change of a walk, for each unit
 // of x, and how many changes are worth one.
 func driftError(x, y []float64, slope float64) (err, inflation float64) {
-	changes := make([]float64, 0, len(x)-1)
+	rest := make([]float64, 0, len(x))
 	for i := 1; i < len(x); i++ {
-		changes = append(changes, y[i]-y[i-1]-slope*(x[i]-x[i-1]))
+		rest = append(rest, y[i]-y[i-1]-slope*(x[i]-x[i-1]))
 	}
-	inflation = series.Inflation(series.Persistence(changes, false))
-	n := float64(len(changes))
+	inflation = series.Inflation(series.Persistence(rest, false))
+	n := float64(len(rest))
 	span := x[len(x)-1] - x[0]
 	if span <= 0 {
 		return 0, inflation
 	}
-	return series.Deviation(changes) * math.Sqrt(n*inflation) / span, inflation
+	return series.Deviation(rest) * math.Sqrt(n*inflation) / span, inflation
 }
+
+func changes(y []float64) []float64 {
+	out := make([]float64, 0, len(y))
+	for i := 1; i < len(y); i++ {
+		out = append(out, y[i]-y[i-1])
+	}
+	return out
+}
+
+// changesKeep is the persistence of the changes: about 0 of a walk, -0.5 of
+// noise around a line, near 1 of a smooth curve.
+func changesKeep(y []float64) float64 { return series.Persistence(changes(y), false) }
 
 // tail compares the slope of the last third with the mean slope: as a share,
 // and how sure it is that it is less than half: in standard errors.
@@ -184,6 +194,13 @@ func tail(x, y []float64) (share, sure float64) {
 		return 1, 0
 	}
 	err := end.Error * math.Sqrt(series.Inflation(series.Persistence(end.Residuals, true)))
+	// What comes by steps at random moments comes unevenly; its changes know
+	// nothing of one another.
+	if kept := changesKeep(by); kept > -0.2 && kept < 0.3 {
+		walk, _ := driftError(bx[from:], by[from:], end.Slope)
+		whole, _ := driftError(bx, by, whole.Slope)
+		err = max(err, walk, whole*math.Sqrt(3))
+	}
 	return end.Slope / whole.Slope, (whole.Slope/2 - end.Slope) / max(err, 1e-12*whole.Slope)
 }
 

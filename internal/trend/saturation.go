@@ -60,25 +60,42 @@ const (
 // bend cuts the curve where its slope changed, until the rest is straight.
 func (p *Pass) bend() {
 	whole := p.curve
+	start, span := whole.windows[0].From, float64(whole.windows[whole.n()-1].To-whole.windows[0].From)
 	for len(p.bends) < mostBends {
-		c := &p.curve
-		n := min(48, c.n())
-		if n < bendWindows {
+		cut, h, ok := bendOf(&p.curve)
+		if !ok {
 			return
 		}
-		x, y := lowest(c.x, c.low, n)
-		h, ok := series.BestHinge(x, y, max(3, n/12))
-		if !ok || math.Abs(h.T)/math.Sqrt(series.Inflation(series.Persistence(h.Residuals, true))) < bendErrors {
-			return
-		}
-		cut := h.At * c.n() / n
-		if c.n()-cut < 8 {
-			return
-		}
-		at := c.windows[cut].From
-		p.bends = append(p.bends, bend{at: at, part: float64(at-whole.windows[0].From) / float64(whole.windows[whole.n()-1].To-whole.windows[0].From), before: h.Before, after: h.After})
-		p.curve = c.from(cut)
+		at := p.curve.windows[cut].From
+		p.bends = append(p.bends, bend{at: at, part: float64(at-start) / span, before: h.Before, after: h.After})
+		p.curve = p.curve.from(cut)
 	}
+}
+
+// bendOf finds where the slope of the curve changed; cut is the first window
+// of the new one. A curve that bends twice, as what begins late and fills, has
+// no one bend that fits: then its later parts are asked, for slowing down.
+func bendOf(c *curve) (cut int, h series.Hinge, ok bool) {
+	for _, from := range []int{0, c.n() / 4, c.n() / 2} {
+		part := c.from(from)
+		n := min(48, part.n())
+		if n < bendWindows {
+			return 0, h, false
+		}
+		x, y := lowest(part.x, part.low, n)
+		h, ok = series.BestHinge(x, y, max(3, n/12))
+		if !ok || from > 0 && (h.T > 0 || h.Before <= 0) {
+			continue
+		}
+		keep := series.Persistence(h.Residuals, true) + 2/float64(n) // the place was chosen, too
+		if math.Abs(h.T)/math.Sqrt(series.Inflation(keep)) < bendErrors {
+			continue
+		}
+		if cut = from + h.At*part.n()/n; c.n()-cut >= 8 {
+			return cut, h, true
+		}
+	}
+	return 0, h, false
 }
 
 // ended tells that growth has slowed down, and that what is left of it is not

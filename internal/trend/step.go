@@ -40,8 +40,8 @@ func step(p *Pass) {
 	ups, downs := unmatched(steps)
 	up, down := total(ups), -total(downs)
 	grew := p.grown()
-	if len(ups) == 0 || up < 0.3*math.Abs(grew) {
-		return
+	if len(ups) == 0 || up < 0.3*math.Abs(grew) || len(steps) > 4*len(ups)+4 {
+		return // none that matter, or so many that came and went that these are noise too
 	}
 	if len(ups) < leastSteps {
 		if ups = larger(ups, oneOf*grew); len(ups) == 0 {

@@ -40,7 +40,7 @@ type Detector struct {
 // Detectors are all of them, in the order in which they are asked. The first
 // that concludes ends the asking; one that does not may leave behind what it
 // has understood: the life that is judged, steps, a rhythm, the load.
-var Detectors = []*Detector{Restart, Step, Periodic, Warmup, Saturation, Load, Idle, Monotone}
+var Detectors = []*Detector{Restart, Step, Follow, Periodic, Warmup, Saturation, Load, Idle, Monotone}
 
 // Judge concludes: a trend for each resource of each worker and of the cgroup
 // (of the host, when h is of the host itself), and the marks.
