@@ -12,14 +12,33 @@ BUILD     := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
 CC_PKGS    := gcc g++ libc6-dev
 CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 python3-dev \
               nginx redis-server memcached libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 \
-              clang llvm clang-format util-linux
+              clang llvm clang-format util-linux chromium tmux
 BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg valgrind redis-server redis-tools util-linux lsof strace
 
 .DEFAULT_GOAL := build
-.PHONY: build demo demo-daemon check test lint gen check-gen bench soak help clean
+.PHONY: build bundle lint-web demo demo-daemon check test lint gen check-gen bench soak help clean
 
-build: ## build bin/stanch (the default)
+# The charts of the HTML page: TypeScript, which esbuild bundles into what Go
+# embeds. A page without them has pictures that stand still.
+WEB     := ui/web
+BUNDLE  := internal/ui/web/dist/page.js
+MODULES := $(WEB)/node_modules/.package-lock.json
+
+build: ## build bin/stanch (the default); where npm is, with charts that zoom
+	@if ! command -v npm >/dev/null || ! $(MAKE) --no-print-directory -s bundle; then \
+		echo "charts in HTML will stand still: bundling them needs npm, and its registry once"; fi
 	$(BUILD) -o bin/stanch ./cmd/stanch
+
+bundle: $(BUNDLE) ## bundle the charts of the HTML page
+
+$(BUNDLE): $(MODULES) $(wildcard $(WEB)/src/*) $(WEB)/build.mjs
+	npm --prefix $(WEB) run --silent build
+
+$(MODULES): $(WEB)/package-lock.json
+	npm --prefix $(WEB) ci --no-audit --no-fund
+
+lint-web: $(MODULES) ## types, rules and format of the TypeScript
+	npm --prefix $(WEB) run --silent check
 
 demo: build ## start a small leaking daemon, diagnose it, show the report
 	@scripts/need $(CC_PKGS)
@@ -32,7 +51,8 @@ demo-daemon: ## build bin/demo, a daemon that grows by steps and says why in its
 
 check: ## everything CI runs: format, lint, generated files, all tests
 	@scripts/need $(CHECK_PKGS)
-	$(MAKE) --no-print-directory lint check-gen test
+	@command -v npm >/dev/null || scripts/need npm
+	$(MAKE) --no-print-directory lint lint-web bundle check-gen test
 
 test: build ## all tests
 	$(GO) test -p 1 -timeout 15m ./...
@@ -60,7 +80,7 @@ soak: build ## the harm suite for an hour
 	STANCH_SOAK=1h $(GO) test -timeout 90m -run Harm ./cmd/stanch
 
 clean: ## remove what was built
-	rm -rf bin $(TOOLS)
+	rm -rf bin $(TOOLS) $(WEB)/node_modules internal/ui/web/dist/page.*
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -116,6 +116,25 @@ func Concerns(m *leak.ReportMark, c *leak.ReportChart) bool {
 	return true
 }
 
+// Marks are those that a chart shows. Log lines are shown where the steps are
+// that follow them; where nothing steps, on each chart.
+func Marks(s *leak.ReportService, c *leak.ReportChart) []*leak.ReportMark {
+	steps, own := false, false
+	for i := range s.Marks {
+		if m := &s.Marks[i]; m.Kind == leak.MarkStep {
+			steps = true
+			own = own || Concerns(m, c)
+		}
+	}
+	var out []*leak.ReportMark
+	for i := range s.Marks {
+		if m := &s.Marks[i]; Concerns(m, c) && (m.Kind != leak.MarkLog || own || !steps) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
 // Name is the title of a chart, with the worker where a service has several.
 func Name(s *leak.ReportService, c *leak.ReportChart) string {
 	if len(s.Workers) > 1 && c.Worker != "" {

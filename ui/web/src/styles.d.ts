@@ -1,0 +1,2 @@
+// esbuild collects style sheets that are imported into page.css.
+declare module "*.css";
