@@ -96,14 +96,15 @@ type plainValue struct {
 
 // plainReader reads lines; what a line means depends on those before it.
 type plainReader struct {
-	options  PlainOptions
-	location *time.Location
-	header   *plainHeader
-	headers  int
-	blocks   []plainClock // lines that are nothing but a time
-	base     plainClock   // a date said once for the file
-	all      []plainRow
-	named    *plainRow // a row made of lines "VmRSS: 1 kB", not yet complete
+	options    PlainOptions
+	location   *time.Location
+	header     *plainHeader
+	headers    int
+	headerText string       // of header
+	blocks     []plainClock // lines that are nothing but a time
+	base       plainClock   // a date said once for the file
+	all        []plainRow
+	named      *plainRow // a row made of lines "VmRSS: 1 kB", not yet complete
 
 	noise      int // lines that are no rows
 	firstNoise int
@@ -153,11 +154,17 @@ func (p *plainReader) line(text string) error {
 		}
 		if h := parseHeader(comment); h != nil {
 			p.setHeader(h)
+			p.headerText = ""
 		}
+		return nil
+	}
+	if p.header != nil && text == p.headerText { // as ps repeats it
+		p.setHeader(p.header)
 		return nil
 	}
 	if h := parseHeader(text); h != nil {
 		p.setHeader(h)
+		p.headerText = text
 		return nil
 	}
 	// "top - 10:13:50 up 9:57, 1 user": the time of the rows below.

@@ -203,8 +203,9 @@ func (p *clockParser) takeTime(w string) bool {
 		p.hasTime = p.takeZone(w[i:])
 		return p.hasTime
 	}
-	// Three digits behind a comma are milliseconds; others are the next column.
-	if i := strings.IndexByte(w, ','); i > 0 && len(w)-i == 4 {
+	// Three digits behind a comma are milliseconds and nine are nanoseconds, as
+	// date -Ins writes them; others are the next column.
+	if i := strings.IndexByte(w, ','); i > 0 && (len(w)-i == 4 || len(w)-i == 10) {
 		w = w[:i] + "." + w[i+1:]
 	}
 	parts := strings.Split(w, ":")
@@ -311,10 +312,13 @@ func (p *clockParser) takeZone(w string) bool {
 	return true
 }
 
-// Names of the C and de locales; the first three letters of each are a name too.
-var months = [12][2]string{
-	{"january", "januar"}, {"february", "februar"}, {"march", "märz"}, {"april", "april"}, {"may", "mai"}, {"june", "juni"},
-	{"july", "juli"}, {"august", "august"}, {"september", "september"}, {"october", "oktober"}, {"november", "november"}, {"december", "dezember"},
+// months are names of the C and de locales. glibc's de_DE writes Mär, and
+// wrote Mrz before.
+var months = map[string]int{
+	"jan": 1, "january": 1, "januar": 1, "feb": 2, "february": 2, "februar": 2, "mar": 3, "march": 3, "mär": 3, "mrz": 3, "märz": 3,
+	"apr": 4, "april": 4, "may": 5, "mai": 5, "jun": 6, "june": 6, "juni": 6, "jul": 7, "july": 7, "juli": 7, "aug": 8, "august": 8,
+	"sep": 9, "september": 9, "oct": 10, "october": 10, "okt": 10, "oktober": 10, "nov": 11, "november": 11,
+	"dec": 12, "december": 12, "dez": 12, "dezember": 12,
 }
 
 var weekdays = []string{
@@ -324,20 +328,7 @@ var weekdays = []string{
 }
 
 // monthOf gives 0 for what is no month's name.
-func monthOf(w string) int {
-	w = strings.TrimSuffix(strings.ToLower(w), ".")
-	if w == "mrz" { // glibc's de_DE
-		return 3
-	}
-	for i, names := range months {
-		for _, name := range names {
-			if w == name || w == string([]rune(name)[:3]) {
-				return i + 1
-			}
-		}
-	}
-	return 0
-}
+func monthOf(w string) int { return months[strings.TrimSuffix(strings.ToLower(w), ".")] }
 
 func isWeekday(w string) bool {
 	return slices.Contains(weekdays, strings.TrimSuffix(strings.ToLower(w), "."))

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // plainColumn is what a column or a named value holds.
@@ -83,6 +84,9 @@ type plainHeader struct {
 
 // parseHeader gives nil when the line is no header.
 func parseHeader(text string) *plainHeader {
+	if strings.IndexFunc(text, unicode.IsLetter) < 0 {
+		return nil
+	}
 	h := &plainHeader{elapsed: -1, late: -1, pid: -1, command: -1}
 	for _, s := range []string{";", ","} {
 		if strings.Contains(text, s) {

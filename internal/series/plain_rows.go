@@ -14,6 +14,9 @@ func (p *plainReader) row(text string) (row plainRow, ok bool, err error) {
 	if p.header != nil {
 		return p.header.row(text)
 	}
+	if row, ok := toolRow(strings.Fields(text)); ok {
+		return row, true, nil
+	}
 	row, ok, err = p.bareRow(strings.Fields(strings.ReplaceAll(text, ";", " ")))
 	if !ok && err == nil && strings.Contains(text, ",") {
 		row, ok, err = p.bareRow(strings.Fields(strings.ReplaceAll(text, ",", " ")))
@@ -24,9 +27,6 @@ func (p *plainReader) row(text string) (row plainRow, ok bool, err error) {
 // bareRow reads a row that no header explains.
 func (p *plainReader) bareRow(words []string) (row plainRow, ok bool, err error) {
 	words = joinUnits(words)
-	if row, ok := toolRow(words); ok {
-		return row, true, nil
-	}
 	var found bool
 	if row.clock, words, found = cutClock(words); found {
 		words = cutTag(words)
@@ -78,7 +78,11 @@ func (p *plainReader) namedRow(words []string, clock plainClock) (row plainRow, 
 	row.clock = clock
 	for i := 0; i < len(words); i++ {
 		name, text, equals := strings.Cut(strings.TrimSuffix(words[i], ","), "=")
-		if !equals {
+		switch {
+		case equals && text == "" && i+1 < len(words): // "rss= 1234", from what ps pads
+			i++
+			text = strings.TrimSuffix(words[i], ",")
+		case !equals:
 			if name, ok = strings.CutSuffix(words[i], ":"); !ok || i+1 == len(words) {
 				return row, false, nil
 			}
@@ -96,6 +100,7 @@ func (p *plainReader) namedRow(words []string, clock plainClock) (row plainRow, 
 		if v < 0 {
 			return row, false, fmt.Errorf("%s cannot be %s", name, text)
 		}
+		column.unsaid = column.unsaid && isPlainNumber(text)
 		row.values = append(row.values, plainValue{column, v})
 	}
 	if len(row.values) != 1 {
@@ -138,9 +143,9 @@ func toolRow(words []string) (row plainRow, ok bool) {
 		return row, false
 	}
 	switch {
-	case !isNumber(words[0]) && isDigits(words[1]) && isShare(words[2]) && isShare(words[3]) && isDigits(words[4]) && isDigits(words[5]):
+	case !isNumber(words[0]) && isDigits(words[1]) && isNumber(words[2]) && isShare(words[3]) && isDigits(words[4]) && isDigits(words[5]):
 		row, ok, _ = psAux.row(strings.Join(words, " ")) // digits are never negative
-	case isDigits(words[0]) && len(words[7]) == 1 && strings.ContainsAny(words[7], "RSDZTtI") && isShare(words[8]) && isShare(words[9]):
+	case isDigits(words[0]) && len(words[7]) == 1 && strings.ContainsAny(words[7], "RSDZTtI") && isNumber(words[8]) && isShare(words[9]):
 		row, ok, _ = topB.row(strings.Join(words, " "))
 	}
 	return row, ok
@@ -151,10 +156,11 @@ func isDigits(w string) bool {
 	return err == nil
 }
 
-// isShare tells a percentage, which has a decimal point or comma below 100.
+// isShare tells a share of memory: it has one decimal behind a point or, as
+// top writes it in some locales, a comma.
 func isShare(w string) bool {
-	v, ok := parseNumber(strings.Replace(w, ",", ".", 1), 1)
-	return ok && v >= 0
+	whole, decimal, ok := strings.Cut(strings.Replace(w, ",", ".", 1), ".")
+	return ok && isDigits(whole) && isDigits(decimal)
 }
 
 // isNumber tells whether a word begins like a number.
