@@ -9,7 +9,7 @@ import (
 
 // Pulse is what a sampler follows of a process from tick to tick.
 type Pulse struct {
-	Comm      [16]byte // as Stat.Comm, ended by a zero where it is shorter
+	Comm      [16]byte // as Stat.Comm, ended by a zero where it is shorter; of kernel threads the beginning
 	State     byte     // as Stat.State
 	PPID      int
 	Flags     uint64 // PF_ flags

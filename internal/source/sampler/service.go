@@ -28,6 +28,7 @@ type slot struct {
 	// said to be zero.
 	kinds, states parts
 	zombies       int
+	zombied       bool // there were some
 }
 
 // place is where a sampled process is.

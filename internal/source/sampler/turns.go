@@ -128,9 +128,6 @@ func (h *Host) slowly(p *process) {
 		h.limit(p, series.FDLimit, b, "Max open files")
 		h.limit(p, series.AddressLimit, b, "Max address space")
 	}
-	if n := h.zombies[pid]; n != 0 {
-		h.say(p, series.Zombies, float64(n))
-	}
 }
 
 // limit says the soft limit of a line of /proc/PID/limits, where there is one.
