@@ -3,6 +3,7 @@ package trend
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"stanch/internal/leak"
 	"stanch/internal/series"
@@ -185,6 +186,8 @@ func follow(p *Pass) {
 	}
 	level := w.smooth(3)
 	mean := series.Mean(level)
+	p.leveled += f.Coefficients[2] * (slices.Max(level) - slices.Min(level))
+	p.follows = true
 	for i := range c.low {
 		c.low[i] -= f.Coefficients[2] * (level[i] - mean)
 		c.mean[i] -= f.Coefficients[2] * (level[i] - mean)
@@ -223,12 +226,16 @@ func withWork(p *Pass, w *workload) bool {
 	if !ok {
 		return false
 	}
-	if squares(w.done, c.raw) > betterFit*squares(c.x, c.raw) {
+	y := c.raw
+	if p.follows {
+		y = c.low
+	}
+	hourly := rising(c.x, c.low)
+	if hourly.p > 0.01 || squares(w.done, y) > betterFit*squares(c.x, y) {
 		return false
 	}
 	unit := r.slope * w.scale
 	p.trend.PerUnit, p.trend.Unit = &unit, w.unit
-	hourly := rising(c.x, c.low)
 	hourly.p = min(hourly.p, r.p)
 	p.growth(hourly)
 	p.conclude(leak.VerdictWithLoad, fmt.Sprintf("grew by %s for each %s, and the work explains it better than the time; %s", p.amount(unit), w.unit, p.words(r, hourly)))

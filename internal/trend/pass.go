@@ -36,6 +36,7 @@ type Pass struct {
 	steps    []series.Step
 	leveled  float64 // what steps that were taken out add up to
 	detector *Detector
+	follows  bool // the load was taken out
 	wavy     bool // a rhythm or the load was taken out
 	trend    leak.ReportTrend
 	marks    []leak.ReportMark

@@ -50,7 +50,7 @@ func restart(p *Pass) {
 		return
 	}
 	longest := slices.MaxFunc(p.lives, func(a, b life) int { return (a.to - a.from) - (b.to - b.from) })
-	if longest.to-longest.from > 2*(last.to-last.from) {
+	if longest.to-longest.from > 2*(last.to-last.from) || !p.enough() {
 		p.judgeLife(longest)
 		p.note("the life judged is an earlier one: it is the longest that was seen")
 	}

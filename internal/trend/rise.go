@@ -167,6 +167,23 @@ func driftError(x, y []float64, slope float64) (err, inflation float64) {
 	return series.Deviation(rest) * math.Sqrt(n*inflation) / span, inflation
 }
 
+// suddenTimes is how much larger the standard deviation of the changes is than
+// the deviation of most of them, where some are steps: 1 of normal noise.
+const suddenTimes = 1.6
+
+// sudden tells that some changes from window to window are much larger than
+// most.
+func sudden(y []float64) bool {
+	_, wy := lowest(y, y, min(48, len(y)))
+	c := changes(wy)
+	deviation := series.Deviation(c)
+	middle := series.Median(c)
+	for i := range c {
+		c[i] = math.Abs(c[i] - middle)
+	}
+	return deviation > suddenTimes*1.4826*series.Median(c)
+}
+
 func changes(y []float64) []float64 {
 	out := make([]float64, 0, len(y))
 	for i := 1; i < len(y); i++ {
@@ -194,19 +211,16 @@ func tail(x, y []float64) (share, sure float64) {
 		return 1, 0
 	}
 	err := end.Error * math.Sqrt(series.Inflation(series.Persistence(end.Residuals, true)))
-	// What comes by steps at random moments comes unevenly; its changes know
-	// nothing of one another.
-	if kept := changesKeep(by); kept > -0.2 && kept < 0.3 {
-		walk, _ := driftError(bx[from:], by[from:], end.Slope)
-		whole, _ := driftError(bx, by, whole.Slope)
-		err = max(err, walk, whole*math.Sqrt(3))
+	if walk, ok := walkError(x, y); ok {
+		err = max(err, walk*math.Sqrt(3))
 	}
 	return end.Slope / whole.Slope, (whole.Slope/2 - end.Slope) / max(err, 1e-12*whole.Slope)
 }
 
 // endShare is the slope at the end of the curve as a share of its mean slope,
 // and how sure it is that the curve bends down: standard errors below none.
-func endShare(x, y []float64) (share, sure float64) {
+// Uneven allows for growth by steps at random moments.
+func endShare(x, y []float64, uneven bool) (share, sure float64) {
 	n := min(len(x), 48)
 	bx, by := lowest(x, y, n)
 	if n < 8 {
@@ -231,8 +245,29 @@ func endShare(x, y []float64) (share, sure float64) {
 		return 0, math.Inf(1)
 	}
 	share = (b + 2*c) / (b + c)
-	if f.Errors[2] == 0 {
+	err := f.Errors[2] * math.Sqrt(series.Inflation(series.Persistence(f.Residuals, true)))
+	if walk, ok := walkError(u, by); ok && uneven {
+		err = max(err, walkBend*walk)
+	}
+	if err == 0 {
 		return share, math.Copysign(math.Inf(1), -c)
 	}
-	return share, -c / (f.Errors[2] * math.Sqrt(series.Inflation(series.Persistence(f.Residuals, true))))
+	return share, -c / err
+}
+
+// walkBend is the standard deviation of the square coefficient that is fitted
+// to a walk at random over [0, 1], for each unit of the deviation of its end:
+// 180 times the square root of the integral of (u^3/3 - u^2/2 + u/6)^2.
+const walkBend = 2.07
+
+// walkError is the standard error of the mean slope of what grows by steps at
+// random moments, which come unevenly; ok is false when the changes of few
+// windows know of one another, so that it does not.
+func walkError(x, y []float64) (err float64, ok bool) {
+	wx, wy := lowest(x, y, min(16, len(x)))
+	if changesKeep(wy) > 0.3 || !sudden(y) {
+		return 0, false
+	}
+	err, _ = driftError(wx, wy, 0)
+	return err, true
 }

@@ -112,7 +112,7 @@ func (p *Pass) ended() bool {
 	if r.p > alpha || r.slope <= 0 {
 		return true
 	}
-	share, _ := endShare(p.curve.x, p.curve.low)
+	share, _ := endShare(p.curve.x, p.curve.low, false)
 	rest := 1 - p.bends[len(p.bends)-1].part
 	return r.slope < 0.1*first && slowed > 1 || share < 0.5 || rest < 0.5 && r.slope < 0.5*first || slowed > 2
 }

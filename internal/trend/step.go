@@ -36,6 +36,14 @@ func step(p *Pass) {
 	if p.curve.n() < 8 {
 		return
 	}
+	clearSteps(p)
+	if p.trend.Verdict == "" {
+		p.shift()
+	}
+}
+
+// clearSteps asks for steps that stand out of the noise of the points.
+func clearSteps(p *Pass) {
 	steps := series.Steps(p.judged(), p.resource.step)
 	ups, downs := unmatched(steps)
 	up, down := total(ups), -total(downs)
@@ -76,6 +84,37 @@ func step(p *Pass) {
 	span := time.Duration((p.curve.span()) * float64(time.Hour))
 	p.conclude(leak.VerdictStepping, fmt.Sprintf("%s up in %s, %s each in the median, %s in all, and %s down; %s",
 		times(len(ups), "step"), since(span), p.amount(middle(ups)), p.amount(up), p.amount(down), p.slopeWords(r)))
+}
+
+// shift takes out steps up that are lost in the noise of the points, but not
+// in that of the windows.
+func (p *Pass) shift() {
+	c := &p.curve
+	n := min(48, c.n())
+	if n < 16 {
+		return
+	}
+	_, y := lowest(c.x, c.low, n)
+	ps := make([]series.Point, n)
+	for g := range ps {
+		ps[g] = series.Point{At: c.windows[g*c.n()/n].From, Value: y[g]}
+	}
+	ups, _ := unmatched(series.Steps(ps, p.resource.step))
+	if ups = larger(ups, oneOf*p.grown()); len(ups) == 0 || len(ups) >= leastSteps {
+		return
+	}
+	k, sum := 0, 0.0
+	for i := range c.windows {
+		for k < len(ups) && ups[k].At <= c.windows[i].From {
+			sum += ups[k].Size
+			k++
+		}
+		c.low[i] -= sum
+		c.mean[i] -= sum
+		c.raw[i] -= sum
+	}
+	p.leveled += sum
+	p.note(fmt.Sprintf("%s up by %s in all, which is not taken for growth", times(len(ups), "step"), p.amount(sum)))
 }
 
 // unmatched leaves out each step down that takes back an earlier step up of
@@ -148,7 +187,7 @@ func (p *Pass) level(steps []series.Step) {
 		ps[i].Value -= sum
 	}
 	p.curve = reduce(ps)
-	p.leveled = sum
+	p.leveled += sum
 	p.steps = steps
 }
 
