@@ -17,7 +17,7 @@ func fold(templates []series.Series) []series.Series {
 	}
 	var groups []*group
 	order := slices.Clone(templates)
-	slices.SortStableFunc(order, func(a, b series.Series) int { return wild(split(b.Key.Part)) - wild(split(a.Key.Part)) })
+	slices.SortStableFunc(order, func(a, b series.Series) int { return generality(split(b.Key.Part)) - generality(split(a.Key.Part)) })
 	for _, s := range order {
 		words := split(s.Key.Part)
 		if len(words) == 0 {

@@ -43,8 +43,11 @@ func (t *Templates) merge(words []string) *kind {
 				alike = append(alike, other)
 			}
 		}
-		if varies(alike, words, places) {
-			return t.generalize(alike, words)
+		if !varies(alike, words, places) {
+			continue
+		}
+		if general := generalize(alike, words); says(general) {
+			return t.insert(general)
 		}
 	}
 	return nil
@@ -120,8 +123,8 @@ func needed(word string, place int) int {
 	return valuesOfWord
 }
 
-// generalize makes one template of all that are alike but for the places.
-func (t *Templates) generalize(alike []*kind, words []string) *kind {
+// generalize gives what covers the words and all that are alike.
+func generalize(alike []*kind, words []string) []string {
 	general := slices.Clone(words)
 	for i := range general {
 		for _, k := range alike {
@@ -130,21 +133,7 @@ func (t *Templates) generalize(alike []*kind, words []string) *kind {
 			}
 		}
 	}
-	// It may cover more than those it was made of.
-	lines, example := 0, ""
-	for _, k := range slices.Clone(t.byWords[len(words)]) {
-		if !covers(general, k.words) {
-			continue
-		}
-		lines += k.lines
-		if example == "" {
-			example = k.example
-		}
-		t.remove(k)
-	}
-	k := t.insert(general)
-	k.lines, k.example = lines, example
-	return k
+	return general
 }
 
 // common is what stands for both words: key=* for two values of one key.

@@ -59,14 +59,14 @@ func NewTemplates(o Options) *Templates {
 func (t *Templates) Seed(templates []string) {
 	list := make([][]string, 0, len(templates))
 	for _, text := range templates {
-		if words := split(text); len(words) > 0 {
+		if words := split(text); says(words) {
 			list = append(list, words)
 		}
 	}
 	// What covers others goes first; then by text, so that the order in which
 	// a store gives them does not matter.
 	slices.SortFunc(list, func(a, b []string) int {
-		if d := wild(b) - wild(a); d != 0 {
+		if d := generality(b) - generality(a); d != 0 {
 			return d
 		}
 		return slices.Compare(a, b)
@@ -79,12 +79,12 @@ func (t *Templates) Seed(templates []string) {
 }
 
 // Add tells which template a line belongs to. Secrets must have been masked
-// before. It returns "" for an empty line, and where there is no room for a
-// new template. A template may become more general while the first few lines
+// before. It returns "" for a line of nothing but numbers, and where there is
+// no room for a new template. A template may become more general while the first few lines
 // of a kind are seen; Rank knows that.
 func (t *Templates) Add(text string) (template string) {
 	words := tokens(text)
-	if len(words) == 0 {
+	if !says(words) {
 		return ""
 	}
 	t.lines++
@@ -133,16 +133,33 @@ func (t *Templates) List() []string {
 func (t *Templates) match(words []string) *kind {
 	var best *kind
 	for _, k := range t.byWords[len(words)] {
-		if covers(k.words, words) && (best == nil || wild(k.words) < wild(best.words)) {
+		if covers(k.words, words) && (best == nil || before(k, best)) {
 			best = k
 		}
 	}
 	return best
 }
 
-// insert adds a template. There must be room.
+func before(a, b *kind) bool {
+	if x, y := generality(a.words), generality(b.words); x != y {
+		return x < y
+	}
+	return a.text < b.text
+}
+
+// insert adds a template, in the place of those that it covers.
 func (t *Templates) insert(words []string) *kind {
 	k := &kind{words: words, text: strings.Join(words, " "), last: t.lines}
+	for _, other := range slices.Clone(t.byWords[len(words)]) {
+		if !covers(words, other.words) {
+			continue
+		}
+		k.lines += other.lines
+		if k.example == "" {
+			k.example = other.example
+		}
+		t.remove(other)
+	}
 	t.byWords[len(words)] = append(t.byWords[len(words)], k)
 	t.byText[k.text] = k
 	t.count++
@@ -196,15 +213,24 @@ func stands(w, word string) bool {
 	return w == word || w == wildcard || strings.HasSuffix(w, "=*") && strings.HasPrefix(word, w[:len(w)-1])
 }
 
-// wild counts the words of a template that stand for others.
-func wild(words []string) int {
+// generality says how much a template stands for: if it covers another one, it
+// is the more general.
+func generality(words []string) int {
 	n := 0
 	for _, w := range words {
-		if strings.HasSuffix(w, wildcard) {
+		switch {
+		case w == wildcard:
+			n += 2
+		case strings.HasSuffix(w, "=*"):
 			n++
 		}
 	}
 	return n
+}
+
+// says tells whether a template says anything of its own.
+func says(words []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return w != wildcard })
 }
 
 // cut shortens a text without breaking a character.

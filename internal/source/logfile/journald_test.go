@@ -51,7 +51,7 @@ func TestJournald(t *testing.T) {
 		socket, err = net.Dial("unixgram", "/run/systemd/journal/socket")
 		return err == nil
 	})
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	// A unit's own field is written by journald; what root says of it counts
 	// as well (journalctl(1), --unit).
 	send := func(messages ...string) {
