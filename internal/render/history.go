@@ -83,7 +83,7 @@ func overviewHead(services []leak.ReportService, growing int) string {
 	switch watched := to.Sub(from); {
 	case to.IsZero():
 	case watched < time.Second:
-		text += ", looked at once, " + together(stamp(to))
+		text += " at " + together(stamp(to))
 	default:
 		text += fmt.Sprintf(", watched for %s until %s", together(leak.FormatDuration(watched)), together(stamp(to)))
 	}
@@ -180,6 +180,37 @@ func listed(names []string, n int) string {
 	return strings.Join(shown, ", ")
 }
 
+// trendRule begins the rules of findings that say again what a service's
+// trends say.
+const trendRule = "trend."
+
+// WithoutHistory is what a report says beside its services: a copy without
+// them, without the findings that repeat them, and without the processes of
+// which nothing else is known.
+func WithoutHistory(r *leak.Report) *leak.Report {
+	if len(r.Services) == 0 {
+		return r
+	}
+	out := *r
+	out.Services, out.Findings, out.Targets = nil, nil, nil
+	repeated, own := map[int]bool{}, map[int]bool{}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		if strings.HasPrefix(f.Rule, trendRule) {
+			repeated[f.Target] = true
+			continue
+		}
+		own[f.Target] = true
+		out.Findings = append(out.Findings, *f)
+	}
+	for i := range r.Targets {
+		if t := &r.Targets[i]; own[t.ID] || !repeated[t.ID] {
+			out.Targets = append(out.Targets, *t)
+		}
+	}
+	return &out
+}
+
 func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
 	r := Row{Index: i, Service: Clean(s.Name), What: resource(s, t), Now: size(t.Now, t.Bytes), Verdict: verdictWords[t.Verdict]}
 	if t.PID > 0 {
@@ -208,7 +239,7 @@ func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
 // resource names what a trend is of.
 func resource(s *leak.ReportService, t *leak.ReportTrend) string {
 	what := cmp.Or(Clean(t.Resource), Clean(t.Metric))
-	if t.Worker == "" && t.PID == 0 && s.Kind != "host" {
+	if t.Worker == "" && t.PID == 0 && s.Kind != "host" && t.Metric != "" && !strings.Contains(what, "cgroup") {
 		what += " of the cgroup"
 	}
 	return what

@@ -120,3 +120,20 @@ func TestNoInnerWords(t *testing.T) {
 		t.Error("no text")
 	}
 }
+
+// TestTwice says what grows once: as history, not as a finding again. What else
+// was found of the same process stands below.
+func TestTwice(t *testing.T) {
+	r := example.Reports()["steps"]
+	r.Targets = []leak.ReportTarget{{ID: 1, PID: 4802, Comm: "collectd.service"}}
+	r.Findings = []leak.Finding{{Rule: "trend.step", Severity: leak.SeverityGrowth, Target: 1, Title: "said again"}}
+	once := text(t, example.Reports()["steps"])
+	if got := text(t, r); got != once {
+		t.Error(cmp.Diff(once, got))
+	}
+	r.Findings = append(r.Findings, leak.Finding{Rule: "heap.unreachable", Severity: leak.SeverityLeak, Kind: "memory", Target: 1, Title: "64-byte blocks", Count: 7, Bytes: 448})
+	got := text(t, r)
+	if !strings.HasPrefix(got, strings.TrimRight(once, "\n")) || !strings.Contains(got, "collectd.service[4802]\nLEAK  7 blocks, 448 bytes unreachable") || strings.Contains(got, "said again") {
+		t.Error(got)
+	}
+}

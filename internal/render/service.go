@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func HeadOf(s *leak.ReportService) string {
 	if watched := s.To.Sub(s.From); watched >= time.Second {
 		parts = append(parts, fmt.Sprintf("watched for %s until %s", together(leak.FormatDuration(watched)), together(stamp(s.To))))
 	} else if !s.To.IsZero() {
-		parts = append(parts, "looked at once, "+together(stamp(s.To)))
+		parts = append(parts, together("at "+stamp(s.To)))
 	}
 	if s.Restarts > 0 {
 		parts = append(parts, together("restarted "+restarted(s)))
@@ -63,7 +64,11 @@ func ParagraphsOf(s *leak.ReportService) []Paragraph {
 		case t.Verdict == leak.VerdictUnknown:
 			waits = append(waits, waitingParagraph(s, t))
 		case t.Verdict == leak.VerdictSteady:
-			steady = append(steady, together(fmt.Sprintf("%s %s", whose(s, t), size(t.Now, t.Bytes))))
+			what := whose(s, t)
+			if t.Metric != "" {
+				what += " " + size(t.Now, t.Bytes)
+			}
+			steady = append(steady, together(what))
 		default:
 			calm = append(calm, Paragraph{"OK", fmt.Sprintf("%s %s; %s now", whose(s, t), still(t), together(size(t.Now, t.Bytes))), details(s, t)})
 		}
@@ -133,7 +138,7 @@ func growingParagraph(s *leak.ReportService, t *leak.ReportTrend) Paragraph {
 		}
 	}
 	d := details(s, t)
-	if a := advice(t); a != "" {
+	for _, a := range advice(s, t) {
 		d = append(d, Detail{"do", a})
 	}
 	return Paragraph{"GROWTH", head, d}
@@ -165,7 +170,7 @@ func details(s *leak.ReportService, t *leak.ReportTrend) []Detail {
 		label, text := labelOf(e)
 		out = append(out, Detail{label, text})
 	}
-	if t.PerUnit != nil && t.Unit != "" {
+	if t.PerUnit != nil && t.Unit != "" && !slices.ContainsFunc(t.Evidence, func(e string) bool { return strings.Contains(e, "each "+t.Unit) }) {
 		each := leak.FormatBytes(*t.PerUnit)
 		if !t.Bytes {
 			each = fmt.Sprintf("%.2g", *t.PerUnit)
@@ -189,17 +194,26 @@ func chance(p float64) string {
 	return fmt.Sprintf("%.2g %%", p*100)
 }
 
-// advice says which command names the line.
-func advice(t *leak.ReportTrend) string {
+// urgent is when a limit is near enough to do something before the cause is known.
+const urgent = 24 * time.Hour
+
+// advice says what to do next.
+func advice(s *leak.ReportService, t *leak.ReportTrend) []string {
+	var out []string
 	switch {
 	case t.PID == 0:
-		return ""
 	case t.Resource == "descriptors":
-		return fmt.Sprintf("stanch fds %d --for 10m names the lines that open what stays open", t.PID)
-	case t.Resource == "memory":
-		return fmt.Sprintf("stanch diagnose %d names the lines that allocate what is never freed", t.PID)
+		out = append(out, fmt.Sprintf("stanch fds %d --for 10m names the lines that open what stays open", t.PID))
+	case t.Resource == "memory", t.Resource == "address space", t.Resource == "threads":
+		out = append(out, fmt.Sprintf("stanch diagnose %d names the lines that lose it", t.PID))
 	}
-	return ""
+	if t.Verdict == leak.VerdictStepping && len(s.Logs) == 0 {
+		out = append(out, "stanch watch --log FILE tells which log lines come before the steps")
+	}
+	if x := t.Exhaustion; x != nil && x.InS > 0 && duration(x.InS) < urgent {
+		out = append(out, fmt.Sprintf("until it is fixed, restart it at a quiet time before %s is reached", Clean(x.Limit)))
+	}
+	return out
 }
 
 func logParagraph(l *leak.ReportLog) Paragraph {

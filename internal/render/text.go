@@ -21,7 +21,7 @@ const maxFindings = 25
 func Text(w io.Writer, r *leak.Report) error {
 	r.Normalize()
 	var b strings.Builder
-	all := sections(r)
+	all := sections(WithoutHistory(r))
 	switch {
 	case len(r.Services) > 0:
 		history(&b, r.Services)

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	"stanch/internal/leak"
@@ -37,7 +38,7 @@ func Values(s *leak.ReportService, c *leak.ReportChart, steps int) Axis {
 		low, high = min(0, low), max(high, 1)
 	}
 	a.Step = nice((high - low) / float64(max(steps, 1)))
-	if !c.Bytes {
+	if !c.Bytes && whole(c) {
 		a.Step = max(a.Step, 1)
 	}
 	for {
@@ -66,13 +67,25 @@ func nice(v float64) float64 {
 	return 10 * base
 }
 
-// Label writes a value of a chart: "1.2 GB", "1,024".
+// whole reports whether a chart counts whole things, as all do but rates.
+func whole(c *leak.ReportChart) bool {
+	for _, p := range c.Points {
+		if p[1] != math.Trunc(p[1]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Label writes a value of a chart: "1.2 GB", "1,024", "0.03".
 func Label(v float64, bytes bool) string {
 	switch {
-	case bytes && v == 0:
+	case v == 0:
 		return "0"
 	case bytes:
 		return leak.FormatBytes(v)
+	case math.Abs(v) < 100 && v != math.Trunc(v):
+		return strconv.FormatFloat(v, 'g', 3, 64)
 	case v < 0:
 		return "-" + leak.FormatCount(uint64(-v+0.5))
 	}

@@ -16,7 +16,7 @@ func TestOrdered(t *testing.T) {
 	for _, c := range Ordered(s) {
 		got = append(got, c.Title)
 	}
-	want := []string{"descriptors", "TCP sockets CLOSE_WAIT", "resident memory"}
+	want := []string{"descriptors", "TCP sockets CLOSE_WAIT", "CPU time per second", "resident memory"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -87,6 +87,18 @@ func TestTimes(t *testing.T) {
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%v to %v: %q, want %q", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+func TestLabel(t *testing.T) {
+	for _, c := range []struct {
+		v     float64
+		bytes bool
+		want  string
+	}{{0, true, "0"}, {0, false, "0"}, {1024, false, "1,024"}, {-12, false, "-12"}, {0.0312, false, "0.0312"}, {0.1 + 0.2, false, "0.3"}, {1234.5, false, "1,235"}, {1.5e9, true, "1.5 GB"}} {
+		if got := Label(c.v, c.bytes); got != c.want {
+			t.Errorf("%v: %s, want %s", c.v, got, c.want)
 		}
 	}
 }

@@ -100,6 +100,7 @@ const (
 	fds     = "stanch_process_open_fds"
 	threads = "stanch_process_threads"
 	sockets = "stanch_process_tcp_sockets"
+	cpu     = "stanch_process_cpu_seconds_total"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -204,6 +205,11 @@ func proxy() leak.ReportService {
 	h.chart(sockets, "TCP sockets CLOSE_WAIT", func(at time.Time) float64 { return 2 + leaked(at) })
 	m := h.chart(rss, "resident memory", func(at time.Time) float64 { return 48e6 + 0.4e6*h.noise.NormFloat64() })
 	m.Limit, m.LimitName = ptr(16.8e9), "host memory"
+	load := h.chart(cpu, "CPU time per second", func(time.Time) float64 { return 30 + 5*h.noise.NormFloat64() })
+	load.Bytes = false
+	for i := range load.Points {
+		load.Points[i][1] /= 1000
+	}
 	open = &h.Charts[0]
 	h.Trends = []leak.ReportTrend{
 		{

@@ -195,13 +195,14 @@ func TestBrowser(t *testing.T) {
 		b.wait(`document.querySelectorAll("#s0 figure.chart canvas").length === 2`)
 		b.wait(painted + " > 300")
 		b.keep("steps")
+		tips(t, b, &reports["steps"].Services[0])
 		zoom(t, b)
 		keys(t, b)
 		b.quiet()
 	})
 	t.Run("host", func(t *testing.T) {
 		b := open(t, chromium, rendered(t, reports["host"]), 1200, 900)
-		b.wait(`document.querySelectorAll("canvas").length === 6`)
+		b.wait(`document.querySelectorAll("canvas").length === 7`)
 		b.keep("host")
 		// A service that does not grow is folded; a link unfolds it.
 		eval[string](b, `location.hash = "#s5"`)
@@ -300,6 +301,22 @@ func zoom(t *testing.T, b *tab) {
 	drag()
 	b.run(chromedp.Click("#s0 button.reset"))
 	b.wait(whole)
+}
+
+// tips points at a step: what it is and the log line before it are said.
+func tips(t *testing.T, b *tab, s *leak.ReportService) {
+	t.Helper()
+	from, to := b.rangeOf(0)
+	for _, m := range s.Marks {
+		if m.Kind != leak.MarkStep {
+			continue
+		}
+		box := eval[[]float64](b, `(r => [r.left, r.top, r.width, r.height])(document.querySelector("#s0 .u-over").getBoundingClientRect())`)
+		b.run(chromedp.MouseEvent(chromedp.MouseMoved, box[0]+box[2]*(float64(m.At.UnixMilli())/1000-from)/(to-from), box[1]+box[3]/2))
+		break
+	}
+	b.wait(`(t => t.includes("resident memory +31.5 MB") && t.includes("data truncated"))(document.querySelector("#s0 .tip:not([hidden])")?.textContent ?? "")`)
+	b.keep("steps_tip")
 }
 
 // keys zooms and moves without a mouse.

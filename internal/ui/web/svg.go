@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"html/template"
+	"math"
 	"strings"
 	"time"
 
@@ -33,8 +34,9 @@ func picture(s *leak.ReportService, c *leak.ReportChart) (drawn template.HTML, v
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg viewBox="0 0 %d %d" preserveAspectRatio="none" aria-hidden="true">`, pictureWidth, pictureHeight)
-	for v := axis.High; v > axis.Low-axis.Step/2; v -= axis.Step {
-		values = append(values, chart.Label(max(v, axis.Low), c.Bytes))
+	for n := math.Round((axis.High - axis.Low) / axis.Step); n >= 0; n-- {
+		v := axis.Low + n*axis.Step
+		values = append(values, chart.Label(v, c.Bytes))
 		fmt.Fprintf(&b, `<path class="grid" d="M0 %dH%d"/>`, y(v), pictureWidth)
 	}
 	lines := chart.Lines(s, c)

@@ -75,9 +75,8 @@ func write(w io.Writer, r *leak.Report, script, scriptStyle string) error {
 		v.Services = append(v.Services, serviceView(i, &r.Services[i], len(r.Services) == 1))
 	}
 	v.Title = title(v)
-	if len(r.Targets) > 0 || len(r.Services) == 0 {
-		rest := *r
-		rest.Services, rest.Gaps, rest.Notes = nil, nil, nil
+	if rest := *render.WithoutHistory(r); len(rest.Targets) > 0 || len(r.Services) == 0 {
+		rest.Gaps, rest.Notes = nil, nil
 		var text bytes.Buffer
 		if err := render.Text(&text, &rest); err != nil {
 			return err

@@ -3,7 +3,7 @@ import type { Colours } from "./colours";
 import { drawHoles, drawLimit, drawMoments, near } from "./marks";
 import { type Chart, columnsOf, momentsOf, type Service } from "./report";
 import { Tip } from "./tip";
-import { bytes, label, stamp, tick, type Zone, zoneOf } from "./words";
+import { label, stamp, tick, type Zone, zoneOf } from "./words";
 
 // How many times the highest value a limit may be to be drawn: one farther away
 // would press the line to the ground.
@@ -38,7 +38,7 @@ export function draw(into: HTMLElement, service: Service, chart: Chart, colours:
       width: into.clientWidth,
       height: heightOf(into),
       legend: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 20, 0, 0],
       scales: {
         x: { time: true },
         y: { range: (_, low, high) => rangeOf(chart, steady, low, high) },
@@ -49,6 +49,7 @@ export function draw(into: HTMLElement, service: Service, chart: Chart, colours:
       ],
       axes: [timeAxis(zone, colours), valueAxis(chart, colours)],
       cursor: {
+        y: false,
         drag: { x: true, y: false, dist: 4 },
         // Where the pointer is shows on all charts; zooms are told by hand.
         sync: {
@@ -136,18 +137,20 @@ function valueAxis(chart: Chart, colours: Colours): uPlot.Axis {
     ...lines(colours),
     size: 66,
     space: 36,
-    incrs: steps(chart.bytes),
-    values: (_, splits) => splits.map((v) => (chart.bytes ? (v === 0 ? "0" : bytes(v)) : label(v, false))),
+    incrs: steps(chart),
+    values: (_, splits) => splits.map((v) => label(v, chart.bytes)),
   };
 }
 
-// steps are 1, 2, 5, 10, ...: never less than one of what is counted.
-function steps(isBytes: boolean): number[] {
+// steps are 1, 2, 5, 10, ...: never less than one of what is counted, and parts
+// of one where the values have them.
+function steps(chart: Chart): number[] {
+  const least = chart.bytes ? 3 : chart.points.some(([, v]) => !Number.isInteger(v)) ? -6 : 0;
   const out: number[] = [];
-  for (let base = 1; base < 1e18; base *= 10) {
-    for (const m of [1, 2, 5]) out.push(m * base);
+  for (let e = least; e < 18; e++) {
+    for (const m of ["1", "2", "5"]) out.push(Number(`${m}e${e}`));
   }
-  return isBytes ? out.slice(3) : out;
+  return out;
 }
 
 function lines(colours: Colours): uPlot.Axis {

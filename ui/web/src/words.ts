@@ -18,9 +18,11 @@ export function bytes(n: number): string {
   return `${value.toFixed(digits)} ${units[unit]}`;
 }
 
-/** label writes a value of a chart: "1.2 GB", "1,024". */
+/** label writes a value of a chart: "1.2 GB", "1,024", "0.03". */
 export function label(v: number, isBytes: boolean): string {
-  if (isBytes) return v === 0 ? "0" : bytes(v);
+  if (v === 0) return "0";
+  if (isBytes) return bytes(v);
+  if (Math.abs(v) < 100 && !Number.isInteger(v)) return String(Number(v.toPrecision(3)));
   return Math.round(v).toLocaleString("en-US");
 }
 
