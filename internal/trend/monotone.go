@@ -14,7 +14,16 @@ var Monotone = &Detector{
 	Assumes: "noise of the future is like noise of the window; what is given back is given back within a sixth of the window",
 	Run: func(p *Pass) {
 		r, ok := p.along(p.curve.x)
-		if !ok || !p.enough() || p.loadRose != "" {
+		if !p.enough() || p.loadRose != "" {
+			return
+		}
+		// A load that was not measured may rise in the same way.
+		if !ok && p.load != nil && p.slowed() == 0 {
+			if r, ok = accelerating(p.curve.x, p.curve.low); ok {
+				ok = r.p < alpha/10 && r.grew >= p.resource.least && r.grew >= restOfSteps*p.leveled
+			}
+		}
+		if !ok {
 			return
 		}
 		p.growth(r)

@@ -34,6 +34,7 @@ func rising(x, low []float64) (best rise) {
 	best.p = 1
 	tried, last := 0, 0
 	keep, finest := 0.0, 1
+	var interval rise
 	for _, k := range scales {
 		k = min(k, len(x))
 		if k < 6 || k == last {
@@ -45,6 +46,9 @@ func rising(x, low []float64) (best rise) {
 		if tried == 0 || r.p < best.p {
 			best = r
 		}
+		if !r.drift && !(interval.high > interval.low) {
+			interval = r // the finest scale's: the surest was chosen for being so
+		}
 		if tried == 0 {
 			keep, finest = max(0, kept), k
 		}
@@ -52,6 +56,9 @@ func rising(x, low []float64) (best rise) {
 	}
 	// The scales see the same curve, so they are worth about two tests.
 	best.p = min(1, 2*best.p)
+	if interval.high > interval.low && !best.drift {
+		best.slope, best.low, best.high = interval.slope, interval.low, interval.high
+	}
 	return best
 }
 
@@ -270,4 +277,39 @@ func walkError(x, y []float64) (err float64, ok bool) {
 	}
 	err, _ = driftError(wx, wy, 0)
 	return err, true
+}
+
+// accelerating asks whether y grows ever faster along x, and gives the trend of
+// its mean slope. Around a line such a curve looks like slow noise.
+func accelerating(x, y []float64) (r rise, ok bool) {
+	bx, by := lowest(x, y, min(48, len(x)))
+	n := len(bx)
+	if n < bendWindows || bx[n-1] <= bx[0] {
+		return r, false
+	}
+	ones, square := make([]float64, n), make([]float64, n)
+	span := bx[n-1] - bx[0]
+	u := make([]float64, n)
+	for i := range bx {
+		// Around the middle, so that the middle coefficient is the mean slope.
+		u[i] = (bx[i]-bx[0])/span - 0.5
+		ones[i], square[i] = 1, u[i]*u[i]
+	}
+	f, ok := series.FitColumns(by, ones, u, square)
+	if !ok {
+		return r, false
+	}
+	b, c := f.Coefficients[1], f.Coefficients[2]
+	inflation := series.Inflation(series.Persistence(f.Residuals, true) + 2/float64(n))
+	err := f.Errors[1] * math.Sqrt(inflation)
+	freedom := float64(n)/inflation - 3
+	if b <= 0 || c <= 0 || b-c < -0.3*b || freedom < 1 || err <= 0 {
+		return r, false
+	}
+	student := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}
+	r = rise{slope: b / span, t: b / err, windows: n, grew: b, first: by[0], last: by[n-1]}
+	r.p = 2 * student.Survival(r.t)
+	width := student.Quantile(0.975) * err / span
+	r.low, r.high = r.slope-width, r.slope+width
+	return r, true
 }

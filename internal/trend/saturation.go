@@ -45,6 +45,7 @@ type bend struct {
 	at            int64   // Unix ms, awake
 	part          float64 // of the window
 	before, after float64 // slopes per hour
+	outlasts      bool    // something goes on beside what filled: see contest
 }
 
 const (
@@ -61,26 +62,49 @@ const (
 func (p *Pass) bend() {
 	whole := p.curve
 	start, span := whole.windows[0].From, float64(whole.windows[whole.n()-1].To-whole.windows[0].From)
-	for len(p.bends) < mostBends {
-		cut, h, ok := bendOf(&p.curve)
+	for range mostBends {
+		cut, from, h, ok := bendOf(&p.curve)
 		if !ok {
 			return
 		}
+		won := ends
+		if h.T < 0 && h.Before > 0 {
+			part := p.curve.from(from)
+			x, y := lowest(part.x, part.low, min(48, part.n()))
+			var k int
+			var size float64
+			if won, k, size = contest(x, y); won == jumped {
+				p.lower(from+k*part.n()/len(x), size)
+				continue
+			}
+		}
 		at := p.curve.windows[cut].From
-		p.bends = append(p.bends, bend{at: at, part: float64(at-start) / span, before: h.Before, after: h.After})
+		p.bends = append(p.bends, bend{at: at, part: float64(at-start) / span, before: h.Before, after: h.After, outlasts: won == outlasts})
 		p.curve = p.curve.from(cut)
 	}
 }
 
+// lower takes a step out of the curve, from window k on.
+func (p *Pass) lower(k int, size float64) {
+	c := &p.curve
+	for i := k; i < c.n(); i++ {
+		c.low[i] -= size
+		c.mean[i] -= size
+		c.raw[i] -= size
+	}
+	p.leveled += size
+	p.note("rose by " + p.amount(size) + " about " + p.time(c.windows[k].From).Format("2006-01-02 15:04") + ", which is not taken for growth")
+}
+
 // bendOf finds where the slope of the curve changed; cut is the first window
-// of the new one. A curve that bends twice, as what begins late and fills, has
+// of the new one, from the first that was looked at. A curve that bends twice, as what begins late and fills, has
 // no one bend that fits: then its later parts are asked, for slowing down.
-func bendOf(c *curve) (cut int, h series.Hinge, ok bool) {
-	for _, from := range []int{0, c.n() / 4, c.n() / 2} {
+func bendOf(c *curve) (cut, from int, h series.Hinge, ok bool) {
+	for _, from = range []int{0, c.n() / 4, c.n() / 2} {
 		part := c.from(from)
 		n := min(48, part.n())
 		if n < bendWindows {
-			return 0, h, false
+			return 0, 0, h, false
 		}
 		x, y := lowest(part.x, part.low, n)
 		h, ok = series.BestHinge(x, y, max(3, n/12))
@@ -92,10 +116,10 @@ func bendOf(c *curve) (cut int, h series.Hinge, ok bool) {
 			continue
 		}
 		if cut = from + h.At*part.n()/n; c.n()-cut >= 8 {
-			return cut, h, true
+			return cut, from, h, true
 		}
 	}
-	return 0, h, false
+	return 0, 0, h, false
 }
 
 // ended tells that growth has slowed down, and that what is left of it is not
@@ -120,7 +144,7 @@ func (p *Pass) ended() bool {
 // slowed is how many bends slowed growth down.
 func (p *Pass) slowed() (n int) {
 	for _, b := range p.bends {
-		if b.after < b.before && b.before > 0 {
+		if b.after < b.before && b.before > 0 && !b.outlasts {
 			n++
 		}
 	}
