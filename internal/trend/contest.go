@@ -83,5 +83,5 @@ func contest(x, y []float64) (won outcome, at int, size float64) {
 }
 
 // contestMargin is by how much better what goes on must fit, in units of the
-// noise's variance: 3 standard deviations squared.
-const contestMargin = 9
+// noise's variance.
+const contestMargin = 6
