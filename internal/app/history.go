@@ -24,20 +24,31 @@ const hostName = "host"
 type historian struct {
 	past     tsdb.Reader
 	from, to int64           // Unix ms
+	step     int64           // ms; 0 where each point is taken
 	host     []series.Series // read once
 	logs     []series.Series // likewise
 	notes    []string
 }
 
 // fullTime is the longest time of which every point is taken, in ms. Of a
-// longer one the store gives the extremes of each minute.
-const fullTime = 12 * 3600_000
+// longer one the store gives the first, the last and the extremes of each
+// minute.
+const (
+	fullTime = 12 * 3600_000
+	thinStep = 60_000
+)
 
 func newHistorian(ctx context.Context, p tsdb.Reader, from, to int64) (*historian, error) {
-	h := &historian{past: p, from: from, to: to}
+	h := &historian{past: p, from: from, to: to, step: thinStep}
 	all, err := p.Select(ctx, h.match(hostName), from, to)
 	if err != nil {
 		return nil, err
+	}
+	if first, _ := stretch(all, from, to); to-first.UnixMilli() <= fullTime {
+		h.step = 0
+		if all, err = p.Select(ctx, h.match(hostName), from, to); err != nil {
+			return nil, err
+		}
 	}
 	for _, s := range all {
 		if s.Key.Metric == series.Log {
@@ -80,7 +91,10 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 	}
 	judged := trend.Judge(&trend.History{Service: name, Series: all, Host: h.host, From: h.from, To: h.to})
 	s := leak.ReportService{Name: name, Kind: kindOf(name), Workers: workers(all), Trends: judged.Trends, Marks: judged.Marks}
-	slices.SortStableFunc(s.Trends, func(a, b leak.ReportTrend) int { return trend.Order(&a, &b) })
+	// Addresses cost nothing: without a limit on them it is the memory that counts.
+	s.Trends = slices.DeleteFunc(s.Trends, func(t leak.ReportTrend) bool {
+		return t.Metric == string(series.Virtual) && trend.Grows(t.Verdict) && t.Exhaustion == nil
+	})
 	s.From, s.To = stretch(all, h.from, h.to)
 	for _, m := range s.Marks {
 		if m.Kind == leak.MarkRestart {
@@ -99,11 +113,7 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 
 // match selects the series of a service, or of the host.
 func (h *historian) match(service string) tsdb.Match {
-	m := tsdb.Match{Service: service, Host: service == hostName}
-	if h.to-h.from > fullTime {
-		m.Step = 60_000
-	}
-	return m
+	return tsdb.Match{Service: service, Host: service == hostName, Step: h.step}
 }
 
 // correlate says which log templates come before the steps of what grows.

@@ -30,17 +30,25 @@ type jury struct {
 
 // judged is a service before the jury.
 type judged struct {
-	due    int64 // when it is its turn, Unix ms
+	first  int64 // when it was seen first, Unix ms
+	due    int64 // when it is its turn, likewise
 	rising bool  // one of its lows rises
 	calm   int   // judgements in a row without growth
 	lives  int   // processes that had a place after another
 	report *leak.ReportService
+	said   map[string]said // of each trend that grows, or did
 }
 
-// change is a verdict that is not what it was.
+// said is what is known of a trend from one judgement to the next.
+type said struct {
+	grew      bool // at the last judgement
+	confirmed bool // it was said that it grows
+}
+
+// change is a verdict that is not what it was: a trend grows, or it does so no
+// longer.
 type change struct {
 	service string
-	was     string // "" when there was none
 	trend   leak.ReportTrend
 }
 
@@ -76,6 +84,7 @@ func (j *jury) note(samples []series.Sample) {
 		if l == nil {
 			l = &series.Lows{}
 			j.lows[s.Key] = l
+			j.service(s.Key.Service, s.At)
 		}
 		l.Add(series.Point{At: s.At, Value: s.Value})
 		if l.Rise() > 0 {
@@ -108,7 +117,7 @@ func (j *jury) service(name string, now int64) *judged {
 	s := j.services[name]
 	if s == nil {
 		// Not all at once that came at once.
-		s = &judged{due: now + int64(len(j.services)%32)*j.every.Milliseconds()/32}
+		s = &judged{first: now, due: now + int64(len(j.services)%32)*j.every.Milliseconds()/32}
 		j.services[name] = s
 	}
 	return s
@@ -153,7 +162,7 @@ func (j *jury) sit(ctx context.Context, now int64) ([]change, error) {
 			if slices.ContainsFunc(report.Trends, func(t leak.ReportTrend) bool { return trend.Grows(t.Verdict) }) {
 				s.calm = 0
 			}
-			changes = append(changes, s.changes(&report)...)
+			changes = append(changes, s.changes(&report, j.every)...)
 			s.report = &report
 		}
 		s.due = now + j.every.Milliseconds()*int64(1+min(s.calm, mostCalm))
@@ -164,39 +173,68 @@ func (j *jury) sit(ctx context.Context, now int64) ([]change, error) {
 	return changes, errors.Join(errs...)
 }
 
-// changes are the verdicts of a report that are not what they were. That
-// something is steady, or undecided, is no news of what was never otherwise.
-func (s *judged) changes(now *leak.ReportService) []change {
-	was := map[string]string{}
-	if s.report != nil {
-		for _, t := range s.report.Trends {
-			was[t.Metric+" "+t.Worker] = t.Verdict
-		}
+// A verdict that something grows is said once two judgements in a row agree,
+// and taken back likewise. One that leaves more than a day is said only when
+// it was watched for a while: what has just begun fills its caches.
+const (
+	urgentWithin = 24 * time.Hour
+	lastingFor   = 12 // judgements' time
+)
+
+// changes are the verdicts of a report that were confirmed just now, or are no
+// longer.
+func (s *judged) changes(now *leak.ReportService, every time.Duration) []change {
+	if s.said == nil {
+		s.said = map[string]said{}
 	}
+	lasting := now.To.Sub(now.From) >= lastingFor*every
 	var out []change
+	seen := map[string]bool{}
 	for _, t := range now.Trends {
-		before := was[t.Metric+" "+t.Worker]
-		if t.Verdict == before || !trend.Grows(t.Verdict) && !trend.Grows(before) {
-			continue
+		key := t.Metric + " " + t.Worker
+		seen[key] = true
+		was := s.said[key]
+		is := said{grew: trend.Grows(t.Verdict), confirmed: was.confirmed}
+		urgent := t.Exhaustion != nil && t.Exhaustion.InS < urgentWithin.Seconds()
+		switch {
+		case is.grew == was.confirmed, is.grew != was.grew, is.grew && !lasting && !urgent:
+		default:
+			is.confirmed = is.grew
+			out = append(out, change{service: now.Name, trend: t})
 		}
-		out = append(out, change{service: now.Name, was: before, trend: t})
+		s.said[key] = is
+	}
+	for key := range s.said {
+		if !seen[key] {
+			delete(s.said, key) // nobody has that place any more
+		}
 	}
 	return out
 }
 
-// steady reports whether nothing of a service rises, so that it need not be
-// judged to be called steady.
-func (j *jury) steady(name string) bool {
-	s := j.services[name]
-	return s == nil || !s.rising && s.report == nil
+// confirmed is a report without the trends that are not confirmed to grow.
+func (s *judged) confirmed() (leak.ReportService, bool) {
+	if s.report == nil {
+		return leak.ReportService{}, false
+	}
+	r := *s.report
+	r.Trends = slices.DeleteFunc(slices.Clone(r.Trends), func(t leak.ReportTrend) bool { return !s.said[t.Metric+" "+t.Worker].confirmed })
+	return r, len(r.Trends) > 0
 }
 
-// growing are the services with a trend that grows, as last judged.
+// steady reports whether nothing of a service has risen for as long as the
+// first judgement takes, so that it need not be judged to be called steady.
+func (j *jury) steady(name string, now int64) bool {
+	s := j.services[name]
+	return s != nil && !s.rising && s.report == nil && now-s.first >= j.every.Milliseconds()
+}
+
+// growing are the services with a trend that is confirmed to grow.
 func (j *jury) growing() []leak.ReportService {
 	var out []leak.ReportService
 	for _, s := range j.services {
-		if s.report != nil && slices.ContainsFunc(s.report.Trends, func(t leak.ReportTrend) bool { return trend.Grows(t.Verdict) }) {
-			out = append(out, *s.report)
+		if r, grows := s.confirmed(); grows {
+			out = append(out, r)
 		}
 	}
 	slices.SortFunc(out, func(a, b leak.ReportService) int { return strings.Compare(a.Name, b.Name) })
@@ -211,13 +249,11 @@ func (c change) String() string {
 	if t.PID > 0 {
 		fmt.Fprintf(&b, "[%d]", t.PID)
 	}
-	fmt.Fprintf(&b, " %s: %s", t.Resource, t.Verdict)
-	if c.was != "" {
-		fmt.Fprintf(&b, " (was %s)", c.was)
-	}
 	if !trend.Grows(t.Verdict) {
+		fmt.Fprintf(&b, " %s: grows no longer (%s)", t.Resource, t.Verdict)
 		return b.String()
 	}
+	fmt.Fprintf(&b, " %s: %s", t.Resource, t.Verdict)
 	now := leak.FormatCount(uint64(max(t.Now, 0)))
 	if t.Bytes {
 		now = leak.FormatBytes(t.Now)

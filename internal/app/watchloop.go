@@ -356,7 +356,7 @@ func (w *watch) answer(ctx context.Context, q question) (*leak.Report, error) {
 	r, err := history(ctx, w.store, newest, q, func(service string) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.jury.steady(service)
+		return w.jury.steady(service, newest)
 	})
 	if err != nil {
 		return nil, err
