@@ -178,7 +178,9 @@ func (p *plainReader) line(text string) error {
 			}
 		}
 	}
-	if c, rest, ok := cutClock(strings.Fields(text)); ok && (len(rest) == 0 || rest[0] == "up") {
+	// Between separators nothing but a cell is a time: "22:13:50,100" is two.
+	cells := p.header != nil && p.header.separator != "" && strings.Contains(text, p.header.separator)
+	if c, rest, ok := cutClock(strings.Fields(text)); ok && !cells && (len(rest) == 0 || rest[0] == "up") {
 		p.endNamed()
 		p.blocks = append(p.blocks, c)
 		return nil
@@ -248,7 +250,7 @@ func (p *plainReader) nothing() error {
 	case p.lastLine == 0:
 		return errors.New("line 1: the file is empty")
 	case p.unnamed > 0:
-		return fmt.Errorf("line %d: three numbers or more, and no line before says which is rss: put a first line like \"time rss vsz\"", p.unnamed)
+		return fmt.Errorf("line %d: three numbers or more, and no line before says which is rss: put a first line like \"time rss vsz\" or \"pid rss vsz\"", p.unnamed)
 	case p.noise > 0:
 		return fmt.Errorf("line %d: no rows of rss and vsz in this file; this is none: %q", p.firstNoise, p.noiseText)
 	case p.headers > 0:

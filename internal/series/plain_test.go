@@ -82,6 +82,9 @@ func TestReadPlain(t *testing.T) {
 		{"time of day", "22:13:50 100 900\n22:14:00 120 904\n", timed},
 		{"time of day with a header", "TIME RSS VSZ\n22:13:50 100 900\n22:14:00 120 904\n", timed},
 		{"time of the CPU", "    TIME   RSS    VSZ\n00:00:02   100  900\n00:00:02 120 904\n", pair + counted},
+		{"American and other dates", "11/21/26 10:13:50 PM 100 900\n2026/11/21 22:14:00 - 120 904\n", timed},
+		{"12 o'clock", "12:00:10 AM 100\n12:00:10 PM 120\n", "m/0 resident memory: 00:00:10=100K 12:00:10=120K\n"},
+		{"a row without its time", "time,rss\n22:13:50,100\n,120\n", "m/0 resident memory: 22:13:50=100K\n- 1 line that is no row was skipped, the first is line 3: \",120\"\n"},
 		{"over midnight", "23:59:55 100\n00:00:05 120\n", "m/0 resident memory: 26-11-20T23:59:55=100K 00:00:05=120K\n"},
 		{"written before that time of day", "23:13:50 100\n23:14:00 120\n", "m/0 resident memory: 26-11-20T23:13:50=100K 26-11-20T23:14:00=120K\n"},
 		{"syslog", "Nov 21 22:13:50 100 900\nNov 21 22:14:00 120 904\n", timed},
@@ -154,7 +157,7 @@ func TestReadPlainRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "", "m.txt: line 1: the file is empty"},
 		{"prose", "\nhello\nworld\n", `m.txt: line 2: no rows of rss and vsz in this file; this is none: "hello"`},
-		{"unnamed columns", "1 2 3\n", `m.txt: line 1: three numbers or more, and no line before says which is rss: put a first line like "time rss vsz"`},
+		{"unnamed columns", "1 2 3\n", `m.txt: line 1: three numbers or more, and no line before says which is rss: put a first line like "time rss vsz" or "pid rss vsz"`},
 		{"a header alone", "RSS VSZ\nRSS VSZ\n", "m.txt: line 2: the file ends, and no rows follow its header"},
 		{"times alone", "22:13:50\n22:14:00\n", "m.txt: line 2: the file ends without any row of rss and vsz"},
 		{"below zero", "RSS VSZ\n1 2\n-1 2\n", "m.txt: line 3: rss cannot be -1"},

@@ -55,7 +55,7 @@ func subjects() []*subject {
 			start: startPython, mode: "warming", shape: steady, rate: 0.08},
 		{name: "python-batch", what: "a job every 20 s or so that takes 20 MB and gives it back", truth: leaking(),
 			start: startPython, mode: "batch", shape: steady, rate: 0.05},
-		{name: "python-batch-index", what: "the same job, which keeps an index of a few hundred KiB each time", truth: memory,
+		{name: "python-batch-index", what: "a job every 50 s or so like that of python-batch, of which an index of a few hundred KiB stays", truth: memory,
 			start: startPython, mode: "batch-index", shape: steady, rate: 0.02},
 		{name: "python-cache", what: "an HTTP server with a cache without a bound, 1.3 KiB for each request", truth: memory,
 			start: startPython, mode: "cache", shape: shifts, rate: 12},
