@@ -50,11 +50,11 @@ func TestReadPlainTools(t *testing.T) {
 		{"date -R; ps -o vsz,pid,rss,comm -p PID", 1},
 		{"LC_ALL=C.UTF-8 date; ps -o vsz,rss,args -p PID", 1},
 		{"ps u -p PID", 1},
-		{"ps aux | grep '[ ]PID '", 1},
+		{"ps aux | awk '$2 == PID'", 1},
 		{"ps -o pid,etime,rss,vsz,nlwp -p PID", 1},
 		{"ps -o pid,time,rss,vsz,tty -p PID", 1},
 		{"TERM=dumb top -b -d 0.2 -n 2 -p PID", 1}, // both may be of the same second
-		{"TERM=dumb top -b -n 1 -p PID | grep 'PID root'", 1},
+		{"TERM=dumb top -b -n 1 -p PID | grep -w PID", 1},
 		{"for i in 1 2; do grep -E 'VmRSS|VmSize' /proc/PID/status; done", 2},
 		{"for i in 1 2; do cat /proc/PID/status; done", 2},
 		{"echo \"$(date '+%F %T') rss=$(ps -o rss= -p PID) vsz=$(ps -o vsz= -p PID)\"", 1},
