@@ -50,11 +50,10 @@ func (s *Store) callKeeper() {
 
 // tidy does what is due.
 func (s *Store) tidy() error {
-	done, err := s.compact(1)
-	if err != nil {
-		return err
-	}
-	if done {
+	if s.spans(1) {
+		if err := s.compact(); err != nil {
+			return err
+		}
 		s.prune()
 	}
 	s.mu.RLock()
@@ -68,33 +67,46 @@ func (s *Store) tidy() error {
 	return s.flush()
 }
 
-// compact makes blocks when more than so many ranges, and half of one, are in memory.
-func (s *Store) compact(ranges int64) (done bool, err error) {
+// spans says whether more than so many ranges, and half of one, are in memory.
+func (s *Store) spans(ranges int64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.db == nil {
-		return false, nil
+		return false
 	}
-	if h := s.db.Head(); h.NumSeries() == 0 || h.MaxTime()-h.MinTime() <= blockRange/2*(2*ranges+1) {
-		return false, nil
+	h := s.db.Head()
+	return h.NumSeries() > 0 && h.MaxTime()-h.MinTime() > blockRange/2*(2*ranges+1)
+}
+
+// compact makes blocks of what is older than a range, and merges blocks.
+func (s *Store) compact() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.db == nil {
+		return nil
 	}
 	if _, err := room(s.dir); err != nil {
-		return false, err
+		return err
 	}
-	// Head.Size only counts the files, but the sum of what compaction allocates
-	// is several times what stays; the next collection may be far off.
+	// A compaction allocates several times what stays, and the next collection
+	// may be far off.
 	defer runtime.GC()
-	return true, s.db.Compact(context.Background())
+	return s.db.Compact(context.Background())
 }
 
 // catchUp lets who appends faster than the keeper compacts do it himself; the
-// caller holds write.
+// caller holds write. What fails without keeping memory full is tried again, and said,
+// by the keeper.
 func (s *Store) catchUp() error {
-	done, err := s.compact(behind)
-	if done {
-		s.forgetOld()
+	if !s.spans(behind) {
+		return nil
 	}
-	return err
+	err := s.compact()
+	if err != nil && s.spans(behind) {
+		return fmt.Errorf("history in %s cannot be compacted: %w", s.dir, err)
+	}
+	s.forgetOld()
+	return nil
 }
 
 // prune drops the names of series that have gone from memory.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
@@ -86,9 +87,10 @@ type Store struct {
 	newest  atomic.Int64
 	counts  counts
 
-	wake chan struct{}
-	stop chan struct{}
-	kept sync.WaitGroup
+	wake    chan struct{}
+	stop    chan struct{}
+	kept    sync.WaitGroup
+	closing sync.Once
 }
 
 // Stats is what a store has done since it was opened.
@@ -187,6 +189,7 @@ func (s *Store) options() *tsdb.Options {
 	o.BlockCompactionExcludeFunc = s.tooBig
 	// Segments are the least by which the log can shrink.
 	o.WALSegmentSize = int(min(max(s.o.MaxBytes/64>>15, 4), 256)) << 15
+	o.MaxBlockChunkSegmentSize = s.segmentSize()
 	o.WALCompression = compression.Zstd
 	o.StripeSize = 1 << 10     // 16,384 by default, with locks: for millions of series
 	o.IsolationDisabled = true // a reader may see half of a tick; each series by itself is right
@@ -196,6 +199,17 @@ func (s *Store) options() *tsdb.Options {
 	o.FloatChunkEncoding = chunkenc.EncXOR
 	o.BlockReloadInterval = 100 * 365 * 24 * time.Hour // the keeper does it
 	return o
+}
+
+// segmentSize is that of the files of a block, which are allocated in full before they
+// are written: they must fit into what room leaves free.
+func (s *Store) segmentSize() int64 {
+	total := s.o.MaxBytes
+	var st syscall.Statfs_t
+	if syscall.Statfs(s.dir, &st) == nil {
+		total = min(total, int64(st.Blocks)*st.Bsize)
+	}
+	return min(max(total/64, 128<<10), 16<<20)
 }
 
 // samplesPerChunk is 40 minutes at 10 s. The 120 that are usual make the index and the
@@ -243,48 +257,52 @@ func (s *Store) querier(from, to int64) (storage.Querier, error) {
 }
 
 // Close writes what is in memory to a block, so that the next start and
-// `OpenReadOnly` are quick, and gives the directory back. What cannot be
-// written stays in the log.
+// OpenReadOnly are quick, and gives the directory back. What cannot be written
+// stays in the log.
 func (s *Store) Close() error {
+	s.closing.Do(func() {
+		close(s.stop)
+		s.kept.Wait()
+	})
 	s.write.Lock()
 	defer s.write.Unlock()
-	s.mu.RLock()
-	closed := s.closed
-	s.mu.RUnlock()
-	if closed {
-		return nil
-	}
-	close(s.stop)
-	s.kept.Wait()
-	var errs []error
-	if s.readOnly {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.closed = true
-		err := s.past.close()
-		s.past = nil
-		return err
-	}
-	flushed := false
-	if s.db != nil && !s.broken.Load() && s.place.check(s.dir) == nil {
-		err := s.flush()
-		flushed = err == nil
-		if err != nil && !isFull(err) {
-			errs = append(errs, err)
-		}
-	}
+	flushed, err := s.lastFlush()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
-	errs = append(errs, s.closeDB())
-	if flushed {
-		errs = append(errs, s.dropLog())
+	if s.closed {
+		return nil
 	}
-	errs = append(errs, s.lock.Close())
-	if err := errors.Join(errs...); err != nil {
+	s.closed = true
+	if s.past != nil {
+		past := s.past
+		s.past = nil
+		return past.close()
+	}
+	if e := s.closeDB(); !isFull(e) { // a full disk was said before, and costs nothing here
+		err = errors.Join(err, e)
+	}
+	if flushed {
+		err = errors.Join(err, s.dropLog())
+	}
+	if err = errors.Join(err, s.lock.Close()); err != nil {
 		return fmt.Errorf("close history in %s: %w", s.dir, err)
 	}
 	return nil
+}
+
+// lastFlush is the flush before the end; done says that nothing is in memory any
+// more.
+func (s *Store) lastFlush() (done bool, err error) {
+	s.mu.RLock()
+	alive := s.db != nil && !s.broken.Load() && s.place.check(s.dir) == nil
+	s.mu.RUnlock()
+	if !alive {
+		return false, nil
+	}
+	if err = s.flush(); isFull(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // closeDB closes the TSDB; mu is held. On a full disk it may panic within, with
@@ -297,7 +315,11 @@ func (s *Store) closeDB() (err error) {
 	s.db = nil
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("close history: %v", r)
+			if cause, ok := r.(error); ok {
+				err = fmt.Errorf("close the log: %w", cause)
+			} else {
+				err = fmt.Errorf("close the log: %v", r)
+			}
 		}
 	}()
 	return db.Close()
