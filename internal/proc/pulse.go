@@ -53,13 +53,17 @@ func (r *Reader) Memory(pid int, p *Pulse) error {
 	if err != nil {
 		return err
 	}
+	p.parseMemory(b)
+	return nil
+}
+
+func (p *Pulse) parseMemory(b []byte) {
 	var pages [3]uint64 // size, resident, shared
 	for i := range pages {
 		pages[i], b = nextNumber(b)
 	}
 	size := uint64(os.Getpagesize())
 	p.Virtual, p.RSS, p.Anonymous = pages[0]*size, pages[1]*size, less(pages[1], pages[2])*size
-	return nil
 }
 
 // The fields of /proc/PID/stat by their numbers in proc_pid_stat(5), after the

@@ -69,10 +69,14 @@ func (r *Reader) PIDs(list []int) ([]int, error) {
 
 // File reads a file of a process: File(1, "statm").
 func (r *Reader) File(pid int, name string) ([]byte, error) {
+	r.setPath(pid, name)
+	return r.read()
+}
+
+func (r *Reader) setPath(pid int, name string) {
 	r.path = strconv.AppendInt(r.path[:0], int64(pid), 10)
 	r.path = append(r.path, '/')
 	r.path = append(r.path, name...)
-	return r.read()
 }
 
 // Host reads a file below procfs, or one by its absolute path.
@@ -97,8 +101,7 @@ func (r *Reader) Descriptors(pid int) (n int, ok bool, err error) {
 	if !r.counts {
 		return 0, false, nil
 	}
-	r.path = strconv.AppendInt(r.path[:0], int64(pid), 10)
-	r.path = append(r.path, "/fd\x00"...)
+	r.setPath(pid, "fd\x00")
 	var st unix.Stat_t
 	_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(r.dir), uintptr(unsafe.Pointer(&r.path[0])), uintptr(unsafe.Pointer(&st)), 0, 0, 0)
 	if errno != 0 {

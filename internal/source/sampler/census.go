@@ -41,7 +41,7 @@ func (h *Host) meet(pid int) {
 	if p != nil {
 		pulse = p.pulse // with the memory of the last sweep
 	}
-	if h.reader.Pulse(pid, &pulse) != nil {
+	if (p == nil || p.grip == nil || h.reader.PulseOf(p.grip, &pulse) != nil) && h.reader.Pulse(pid, &pulse) != nil {
 		return // gone meanwhile, or hidden: hidepid of proc(5)
 	}
 	if p == nil || p.ID.Start != pulse.Start {
@@ -95,6 +95,11 @@ func (h *Host) bury() {
 func (h *Host) end(p *process) {
 	p.service.leave(p, h.sweeps, h.out.At.Boot)
 	p.service = nil
+	if p.grip != nil {
+		p.grip.Release()
+		p.grip = nil
+		h.grips--
+	}
 	h.out.Ended = append(h.out.Ended, p.Process)
 }
 
@@ -175,7 +180,27 @@ func (h *Host) begin(p *process, at int) {
 	s.put(p, what, at)
 	h.sampled = append(h.sampled, p)
 	h.out.Began = append(h.out.Began, p.Process)
+	h.grasp(p)
 	h.schedule(p)
+}
+
+// grasp holds a process that is sampled, as long as there are descriptors for
+// that: half of what stanch may have.
+func (h *Host) grasp(p *process) {
+	if h.grips >= h.mostGrips {
+		return
+	}
+	grip, err := h.reader.Grip(p.ID.PID)
+	if err != nil {
+		return // gone meanwhile
+	}
+	var pulse proc.Pulse
+	if h.reader.PulseOf(grip, &pulse) != nil || pulse.Start != p.ID.Start {
+		grip.Release()
+		return
+	}
+	p.grip = grip
+	h.grips++
 }
 
 // before gives the place that an earlier watch gave to the process, -1 for

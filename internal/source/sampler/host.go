@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"stanch/internal/leak"
 	"stanch/internal/proc"
 	"stanch/internal/series"
@@ -43,25 +45,27 @@ type Host struct {
 	// Those that live keep them, so that their series go on.
 	Known []Process
 
-	reader   *proc.Reader
-	sweeps   uint64
-	last     Time
-	pids     []int
-	all      []*process // that live, in the order in which they were seen first
-	byPID    map[int]*process
-	sampled  []*process // of all, those that have series
-	services map[string]*service
-	programs map[string]int          // how many services of the kind command there are of a program
-	zombies  map[int]int             // children that are zombies, by parent
-	due      []*process              // scratch
-	budget   time.Duration           // of what is costly; negative: overdrawn
-	inodes   []uint64                // scratch: sockets of a process
-	tables   map[uint64]*socketTable // of TCP, by network namespace
-	grouped  []*service              // that have a control group
-	turn     int                     // whose turn it is in grouped
-	machine  machine
-	noted    map[string]bool
-	out      Sweep
+	reader    *proc.Reader
+	sweeps    uint64
+	last      Time
+	pids      []int
+	all       []*process // that live, in the order in which they were seen first
+	byPID     map[int]*process
+	sampled   []*process // of all, those that have series
+	services  map[string]*service
+	programs  map[string]int          // how many services of the kind command there are of a program
+	zombies   map[int]int             // children that are zombies, by parent
+	due       []*process              // scratch
+	budget    time.Duration           // of what is costly; negative: overdrawn
+	inodes    []uint64                // scratch: sockets of a process
+	tables    map[uint64]*socketTable // of TCP, by network namespace
+	grouped   []*service              // that have a control group
+	turn      int                     // whose turn it is in grouped
+	machine   machine
+	grips     int // processes that are held
+	mostGrips int
+	noted     map[string]bool
+	out       Sweep
 }
 
 // Time is one moment: At in Unix milliseconds, which is what samples bear, and
@@ -104,10 +108,11 @@ type process struct {
 
 	service *service
 	slot    int
-	refused bool   // Only did not want it
-	renamed bool   // its comm is another than when it was named
-	denied  bool   // another user's, of which much may not be read
-	group   string // the component of its cgroup's path that is its service's; "" for none
+	refused bool       // Only did not want it
+	renamed bool       // its comm is another than when it was named
+	denied  bool       // another user's, of which much may not be read
+	grip    *proc.Grip // nil: not held
+	group   string     // the component of its cgroup's path that is its service's; "" for none
 
 	nextSlow, nextCostly time.Duration
 }
@@ -158,16 +163,34 @@ func (h *Host) open() error {
 		return err
 	}
 	h.reader = reader
+	h.mostGrips = mostGrips()
 	h.byPID, h.services, h.zombies = map[int]*process{}, map[string]*service{}, map[int]int{}
 	h.programs, h.tables = map[string]int{}, map[uint64]*socketTable{}
 	h.noted = map[string]bool{}
 	return nil
 }
 
+// mostGrips is how many processes may be held with half of the descriptors that
+// stanch may have: RLIMIT_NOFILE, whose soft limit the Go runtime raises to the
+// hard one.
+func mostGrips() int {
+	const each = 3
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return int(min(limit.Cur/2/each, defaultMost))
+}
+
 // Close ends the sampling; it may be called twice.
 func (h *Host) Close() error {
 	if h.reader == nil {
 		return nil
+	}
+	for _, p := range h.sampled {
+		if p.grip != nil {
+			p.grip.Release()
+		}
 	}
 	return h.reader.Close()
 }
@@ -184,7 +207,7 @@ func (h *Host) Processes() []Process {
 
 // fast says what is said of a process on every tick.
 func (h *Host) fast(p *process) {
-	if p.pulse.Headless() || h.reader.Memory(p.ID.PID, &p.pulse) != nil {
+	if p.pulse.Headless() || h.memory(p) != nil {
 		return // ended since it was seen: the next sweep will know
 	}
 	k := &p.pulse
@@ -197,7 +220,7 @@ func (h *Host) fast(p *process) {
 	h.say(p, series.Major, float64(k.Major))
 	h.say(p, series.Started, float64(p.Started.UnixMilli())/1000)
 	h.say(p, series.PID, float64(p.ID.PID))
-	if n, ok, err := h.reader.Descriptors(p.ID.PID); ok && err == nil {
+	if n, ok := h.count(p); ok {
 		h.say(p, series.FDs, float64(n))
 	}
 	at, n := p.place(), h.zombies[p.ID.PID]
@@ -205,6 +228,24 @@ func (h *Host) fast(p *process) {
 		at.zombies, at.zombied = n, true
 		h.say(p, series.Zombies, float64(n))
 	}
+}
+
+func (h *Host) memory(p *process) error {
+	if p.grip != nil {
+		return h.reader.MemoryOf(p.grip, &p.pulse)
+	}
+	return h.reader.Memory(p.ID.PID, &p.pulse)
+}
+
+// count counts the descriptors, where the kernel tells without a list.
+func (h *Host) count(p *process) (n int, ok bool) {
+	var err error
+	if p.grip != nil {
+		n, ok, err = h.reader.DescriptorsOf(p.grip)
+	} else {
+		n, ok, err = h.reader.Descriptors(p.ID.PID)
+	}
+	return n, ok && err == nil
 }
 
 func (h *Host) say(p *process, m series.Metric, value float64) { h.sayPart(p, m, "", value) }

@@ -77,7 +77,7 @@ func (h *Host) descriptors(p *process) time.Duration {
 	if err != nil {
 		return 0
 	}
-	if _, counted, _ := h.reader.Descriptors(p.ID.PID); !counted {
+	if _, counted := h.count(p); !counted {
 		h.say(p, series.FDs, float64(n))
 	}
 	h.sayParts(p, series.FDKinds, at.kinds)
