@@ -37,6 +37,7 @@ var suites = []suite{
 	{"redis", redis},
 	{"start", start},
 	{"descriptors", descriptors},
+	{"watch", watch},
 }
 
 // figure is one number with its bound.
@@ -225,6 +226,12 @@ run before others (nice -15), so that what else the machine does counts less:
   the program from its start. Accepts: a server that takes and closes 10,000
   connections a second over loopback for 5 s. The list: ` + "`stanch fds`" + ` from start to
   exit, of files, sockets and eventfds in equal parts.
+- **watch**: 1,000 processes that sleep, and whatever else the machine runs. CPU
+  time of all threads of ` + "`stanch watch`" + ` at its own pace, over 4 minutes, in which
+  all that it does once in 4 minutes is done for each process; after the first
+  minute and a half, in which it names them. Its memory is the most since it began
+  (VmHWM). One look: that CPU time for 10 s; ps and lsof once, medians of 3; atop
+  what each further look adds, written to a file, without process accounting.
 `
 
 func writeFile(path, machine string, figures []figure) error {
