@@ -58,7 +58,8 @@ type workload struct {
 	idle  []float64 // hours without work since the first window
 }
 
-// workload gives the work that varies most like the curve.
+// workload gives the work that explains the curve best: what is held at a
+// time, by the load, or what has been added, by the work done.
 func (p *Pass) workload() *workload {
 	var best *workload
 	closest := -1.0
@@ -76,8 +77,9 @@ func (p *Pass) workload() *workload {
 			continue
 		}
 		w.unit, w.scale = c.unit, c.scale
+		like := max(w.likeness(&p.curve), 1-squares(w.done, p.curve.mean)/max(squares(p.curve.x, p.curve.mean), 1e-9))
 		// The first that varies is taken, unless another explains much more.
-		if like := w.likeness(&p.curve); best == nil || like > closest+0.1 {
+		if best == nil || like > closest+0.1 {
 			best, closest = w, like
 		}
 	}
@@ -231,7 +233,7 @@ func withWork(p *Pass, w *workload) bool {
 		y = c.low
 	}
 	hourly := rising(c.x, c.low)
-	if hourly.p > 0.01 || squares(w.done, y) > betterFit*squares(c.x, y) {
+	if hourly.slope <= 0 || squares(w.done, y) > betterFit*squares(c.x, y) {
 		return false
 	}
 	unit := r.slope * w.scale

@@ -27,7 +27,7 @@ const (
 	stepsOfGrowth = 0.6
 	// oneOf is the part of the growth that a single step makes at least which
 	// is not taken for growth.
-	oneOf = 0.2
+	oneOf = 0.3
 	// mostMarks is how many steps are marked: the largest.
 	mostMarks = 200
 )
@@ -63,17 +63,8 @@ func clearSteps(p *Pass) {
 	if !p.enough() || down > 0.2*up || up-down < stepsOfGrowth*grew || grew < 0.5*(up-down) || grew < p.resource.least {
 		return
 	}
-	if late := lateness(ups, p.judged()); late < -2 {
-		p.level(ups)
-		p.mark(ups)
-		p.note(fmt.Sprintf("%s up, but ever more seldom", times(len(ups), "step")))
-		return
-	}
-	if quiet(ups, p.judged()) {
-		p.level(ups)
-		p.mark(ups)
-		p.note(fmt.Sprintf("%s up, and none for long at the end", times(len(ups), "step")))
-		return
+	if lateness(ups, p.judged()) < -2 || quiet(ups, p.judged()) {
+		return // ever more seldom, or none for long
 	}
 	p.mark(ups)
 	p.steps = ups

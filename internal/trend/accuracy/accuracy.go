@@ -6,6 +6,7 @@
 //   - Positive is a trace whose judged series has a verdict that says that it
 //     grows without end: growing, stepping, with load.
 //   - Not decided is not positive. It lowers recall, and not precision.
+//   - The signal to noise of a recording is estimated: see recorded.go.
 //   - Precision is the part of all positives that leak. Recall is the part of
 //     the leaks that are positive; it is asked of those whose signal is at least
 //     four times their noise, as package corpus defines them.
@@ -167,7 +168,7 @@ func Count(outs []Outcome, method func(*Outcome) bool) (s Score) {
 		if positive {
 			s.True++
 		}
-		if o.Real || o.SNR >= Enough-1e-9 {
+		if o.SNR >= Enough-1e-9 {
 			s.Strong++
 			if positive {
 				s.Found++

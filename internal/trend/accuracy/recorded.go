@@ -56,11 +56,32 @@ func Recorded(dir string) ([]Outcome, error) {
 		for _, t := range traces {
 			t.Name = strings.TrimSuffix(filepath.Base(file), ".txt") + "/" + t.Family
 			o := Judge(t)
-			o.Real = true
+			o.Real, o.SNR = true, roughly(t.Series[0].Points)
 			out = append(out, o)
 		}
 	}
 	return out, nil
+}
+
+// roughly is the signal to noise of a recording, of which nobody knows the
+// noise alone: the growth of the line through its lowest values, over the
+// standard deviation of the points around that line.
+func roughly(ps []series.Point) float64 {
+	ws := series.Windows(ps, 48)
+	x, y := make([]float64, len(ws)), make([]float64, len(ws))
+	for i, w := range ws {
+		x[i], y[i] = float64(w.LowAt), w.Low
+	}
+	l := series.TheilSen(x, y)
+	rest := make([]float64, len(ps))
+	for i, p := range ps {
+		rest[i] = p.Value - l.Slope*float64(p.At)
+	}
+	noise := series.Deviation(rest)
+	if noise == 0 {
+		return 0
+	}
+	return l.Slope * float64(ps[len(ps)-1].At-ps[0].At) / noise
 }
 
 // Parse reads a recording: lines "# key: value", a line with the names of the

@@ -114,11 +114,11 @@ func named(w io.Writer, outs []Outcome) {
 			if o.Positive != o.Trace.Leak {
 				word = "WRONG"
 			}
-			fmt.Fprintf(w, "recorded: %s: leak %v, verdict %s (%s)\n", o.Trace.Name, o.Trace.Leak, o.Trend.Verdict, word)
+			fmt.Fprintf(w, "recorded: %s: leak %v, signal to noise %.1f, verdict %s (%s)\n", o.Trace.Name, o.Trace.Leak, o.SNR, o.Trend.Verdict, word)
 		}
 	}
 	for i := range outs {
-		if o := &outs[i]; o.Trace.Leak && !o.Positive && (o.Real || o.SNR >= Enough-1e-9) {
+		if o := &outs[i]; o.Trace.Leak && !o.Positive && o.SNR >= Enough-1e-9 {
 			fmt.Fprintf(w, "missed: %s: %s %v %v\n", o.Trace.Name, o.Trend.Verdict, o.Trend.Detectors, o.Trend.Evidence)
 		}
 	}
