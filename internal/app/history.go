@@ -91,7 +91,13 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 	}
 	judged := trend.Judge(&trend.History{Service: name, Series: all, Host: h.host, From: h.from, To: h.to})
 	s := leak.ReportService{Name: name, Kind: kindOf(name), Workers: workers(all), Trends: judged.Trends, Marks: judged.Marks}
-	// Addresses cost nothing: without a limit on them it is the memory that counts.
+	// Addresses cost nothing: without a limit on them it is the memory that
+	// counts.
+	s.Marks = slices.DeleteFunc(s.Marks, func(m leak.ReportMark) bool {
+		return m.Metric == string(series.Virtual) && !slices.ContainsFunc(s.Trends, func(t leak.ReportTrend) bool {
+			return t.Metric == m.Metric && t.Worker == m.Worker && t.Exhaustion != nil
+		})
+	})
 	s.Trends = slices.DeleteFunc(s.Trends, func(t leak.ReportTrend) bool {
 		return t.Metric == string(series.Virtual) && trend.Grows(t.Verdict) && t.Exhaustion == nil
 	})
@@ -104,7 +110,7 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 	if name != hostName {
 		own = append(slices.Clone(h.logs), own...)
 	}
-	h.correlate(&s, own)
+	h.correlate(&s, all, own)
 	if charts {
 		s.Charts = chartsOf(all)
 	}
@@ -116,29 +122,91 @@ func (h *historian) match(service string) tsdb.Match {
 	return tsdb.Match{Service: service, Host: service == hostName, Step: h.step}
 }
 
-// correlate says which log templates come before the steps of what grows.
-func (h *historian) correlate(s *leak.ReportService, templates []series.Series) {
+// correlate says which log templates come before the moments at which what
+// grows does so. Those are the steps that were found, or where it grows by many
+// small ones, each of these.
+func (h *historian) correlate(s *leak.ReportService, all, templates []series.Series) {
 	if len(templates) == 0 {
 		return
 	}
-	grows := map[string]bool{}
+	var times []int64
+	var jumps []leak.ReportMark
 	for i := range s.Trends {
-		if t := &s.Trends[i]; trend.Grows(t.Verdict) {
-			grows[t.Metric+" "+t.Worker] = true
+		t := &s.Trends[i]
+		if !trend.Grows(t.Verdict) {
+			continue
+		}
+		for _, one := range all {
+			if string(one.Key.Metric) != t.Metric || one.Key.Worker != t.Worker {
+				continue
+			}
+			for _, p := range series.Jumps(one.Points) {
+				times = append(times, p.At)
+				jumps = append(jumps, leak.ReportMark{At: time.UnixMilli(p.At), Kind: leak.MarkStep, Metric: t.Metric, Worker: t.Worker, Size: p.Value, Text: rose(t, p.Value)})
+			}
+		}
+		for _, m := range s.Marks {
+			if m.Kind == leak.MarkStep && m.Size > 0 && m.Metric == t.Metric && m.Worker == t.Worker {
+				times = append(times, m.At.UnixMilli())
+			}
 		}
 	}
-	var steps []int64
-	for _, m := range s.Marks {
-		if m.Kind == leak.MarkStep && m.Size > 0 && grows[m.Metric+" "+m.Worker] {
-			steps = append(steps, m.At.UnixMilli())
-		}
+	slices.Sort(times)
+	times = slices.Compact(times)
+	s.Logs = logs.Rank(templates, times, logs.RankOptions{From: s.From.UnixMilli(), To: h.to, Sample: sampleTime(all)})
+	if len(s.Logs) == 0 {
+		return
 	}
-	slices.Sort(steps)
-	s.Logs = logs.Rank(templates, slices.Compact(steps), logs.RankOptions{From: s.From.UnixMilli(), To: h.to})
+	s.Marks = append(s.Marks, jumps...)
 	for i := range s.Logs {
-		s.Marks = append(s.Marks, logMarks(&s.Logs[i], templates, steps)...)
+		s.Marks = append(s.Marks, logMarks(&s.Logs[i], templates, times)...)
 	}
-	slices.SortStableFunc(s.Marks, func(a, b leak.ReportMark) int { return a.At.Compare(b.At) })
+	s.Marks = inOrder(s.Marks)
+}
+
+// inOrder sorts marks by time and drops those that are there twice.
+func inOrder(marks []leak.ReportMark) []leak.ReportMark {
+	type moment struct {
+		at                   int64
+		kind, metric, worker string
+	}
+	seen := map[moment]bool{}
+	marks = slices.DeleteFunc(marks, func(m leak.ReportMark) bool {
+		of := moment{m.At.UnixMilli(), m.Kind, m.Metric, m.Worker}
+		if m.Kind == leak.MarkLog {
+			of.metric = m.Text
+		}
+		twice := seen[of]
+		seen[of] = true
+		return twice
+	})
+	slices.SortStableFunc(marks, func(a, b leak.ReportMark) int { return a.At.Compare(b.At) })
+	return marks
+}
+
+// rose says a jump in words.
+func rose(t *leak.ReportTrend, by float64) string {
+	if t.Bytes {
+		return t.Resource + " rose by " + leak.FormatBytes(by) + " at once"
+	}
+	return t.Resource + " rose by " + leak.FormatCount(uint64(by)) + " at once"
+}
+
+// sampleTime is the usual time between two samples.
+func sampleTime(all []series.Series) time.Duration {
+	var gaps []int64
+	for _, s := range all {
+		if s.Key.Metric == series.PID {
+			for i := 1; i < len(s.Points); i++ {
+				gaps = append(gaps, s.Points[i].At-s.Points[i-1].At)
+			}
+		}
+	}
+	if len(gaps) == 0 {
+		return 0
+	}
+	slices.Sort(gaps)
+	return time.Duration(gaps[len(gaps)/2]) * time.Millisecond
 }
 
 // mostLogMarks is how many lines of one template are marked.
