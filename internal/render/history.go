@@ -30,7 +30,7 @@ type Row struct {
 type Overview struct {
 	Head    string   // how many, for how long, how many of them grow
 	Growing []Row    // in the order of the report
-	Waiting []Row    // not decided yet
+	Waiting []Row    // not decided yet, a row a service: What is all of it, Needs the longest time
 	Rest    []string // a sentence about each other group of services
 }
 
@@ -50,6 +50,7 @@ func OverviewOf(services []leak.ReportService) Overview {
 	for i := range services {
 		s := &services[i]
 		class, grows := "", false
+		var waits []Row
 		for j := range s.Trends {
 			t := &s.Trends[j]
 			switch {
@@ -57,7 +58,7 @@ func OverviewOf(services []leak.ReportService) Overview {
 				o.Growing = append(o.Growing, trendRow(i, s, t))
 				grows = true
 			case t.Verdict == leak.VerdictUnknown:
-				o.Waiting = append(o.Waiting, trendRow(i, s, t))
+				waits = append(waits, trendRow(i, s, t))
 				class = leak.VerdictUnknown
 			case class == "" || class == leak.VerdictSteady:
 				class = t.Verdict
@@ -67,7 +68,10 @@ func OverviewOf(services []leak.ReportService) Overview {
 			growing++
 			continue
 		}
-		groups[class] = append(groups[class], Clean(s.Name))
+		if len(waits) > 0 {
+			o.Waiting = append(o.Waiting, waitingRow(s, waits))
+		}
+		groups[class] = append(groups[class], short(Clean(s.Name), maxService))
 	}
 	o.Head = overviewHead(services, growing)
 	o.Rest = rest(groups)
@@ -75,6 +79,31 @@ func OverviewOf(services []leak.ReportService) Overview {
 		o.Rest = append(o.Rest, often)
 	}
 	return o
+}
+
+// waitingRow says of a service at once what is not decided.
+func waitingRow(s *leak.ReportService, rows []Row) Row {
+	out := rows[0]
+	var what []string
+	for _, r := range rows {
+		if !slices.Contains(what, r.What) {
+			what = append(what, r.What)
+		}
+		if r.PID != out.PID {
+			out.PID = ""
+		}
+	}
+	out.What, out.Now, out.Needs = strings.Join(what, ", "), "", ""
+	longest := 0.0
+	for i := range s.Trends {
+		if t := &s.Trends[i]; t.Verdict == leak.VerdictUnknown && t.NeedsS != nil {
+			longest = max(longest, *t.NeedsS)
+		}
+	}
+	if longest > 0 {
+		out.Needs = seconds(longest)
+	}
+	return out
 }
 
 func overviewHead(services []leak.ReportService, growing int) string {

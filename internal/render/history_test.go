@@ -84,7 +84,7 @@ func TestManyServices(t *testing.T) {
 	if n := strings.Count(got, "\n"); n > 50 {
 		t.Errorf("%d lines", n)
 	}
-	for _, want := range []string{"600 services, watched for 60 s", "300 grow", "and 275 more", "and 290 more"} {
+	for _, want := range []string{"600 services, watched for 60 s", "300 grow", "and 275 more", "and 290 more services"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}

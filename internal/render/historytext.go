@@ -11,7 +11,8 @@ import (
 
 const (
 	maxRows    = 25 // trends that grow, in the text; JSON has all
-	maxWaiting = 10 // trends that are not decided
+	maxWaiting = 10 // services that are not decided
+	maxWhat    = 36 // letters of what is not decided of one
 	maxMarks   = 20 // of one service
 	maxService = 32 // letters of a service's name in a table
 	maxLimit   = 20 // and of a limit's
@@ -63,11 +64,11 @@ func waiting(b *strings.Builder, rows []Row) {
 		if r.Needs != "" {
 			needs = "needs " + r.Needs + " more"
 		}
-		cells = append(cells, []string{"  " + short(r.Service, maxService), r.PID, r.What, r.Now, needs})
+		cells = append(cells, []string{"  " + short(r.Service, maxService), r.PID, short(r.What, maxWhat), needs})
 	}
 	grid(b, cells)
 	if more := len(rows) - maxWaiting; more > 0 {
-		fmt.Fprintf(b, "  and %s more\n", leak.FormatCount(uint64(more)))
+		fmt.Fprintf(b, "  and %s more services\n", leak.FormatCount(uint64(more)))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -218,6 +220,9 @@ func TestBrowser(t *testing.T) {
 			b.wait(`document.querySelectorAll("canvas").length > 0`)
 			narrow(t, b)
 			b.keep("narrow_" + name)
+			if name == "steps" {
+				fingers(t, b)
+			}
 			b.quiet()
 		}
 	})
@@ -335,6 +340,33 @@ func keys(t *testing.T, b *tab) {
 	b.wait(fmt.Sprintf(`Number(document.querySelector("#s0 figure.chart").dataset.to) === %f`, to))
 	if n := eval[int](b, `document.querySelectorAll('[aria-label^="chart: resident memory"]').length`); n != 1 {
 		t.Errorf("%d charts have a name for those who do not see them, want 1", n)
+	}
+}
+
+// fingers pinches the first chart of a telephone, and moves it.
+func fingers(t *testing.T, b *tab) {
+	t.Helper()
+	b.run(chromedp.ScrollIntoView("#s0 .u-over"))
+	from, to := b.rangeOf(0)
+	box := eval[[]float64](b, `(r => [r.left, r.top, r.width, r.height])(document.querySelector("#s0 .u-over").getBoundingClientRect())`)
+	touch := func(kind input.DispatchTouchEventType, at ...float64) chromedp.Action[chromedp.Void] {
+		p := input.DispatchTouchEventParams{Type: kind, TouchPoints: []*input.TouchPoint{}}
+		for i, x := range at {
+			id := float64(i)
+			p.TouchPoints = append(p.TouchPoints, &input.TouchPoint{X: box[0] + box[2]*x, Y: box[1] + box[3]/2, ID: &id})
+		}
+		return command(input.DispatchTouchEvent, p)
+	}
+	b.run(touch("touchStart", 0.4, 0.6), touch("touchMove", 0.3, 0.7), touch("touchMove", 0.2, 0.8), touch("touchEnd"))
+	b.wait(fmt.Sprintf(`Number(document.querySelector("#s0 figure.chart").dataset.from) > %f`, from+(to-from)/4))
+	f, u := b.rangeOf(0)
+	if part := (u - f) / (to - from); part < 0.28 || part > 0.38 {
+		t.Errorf("after fingers went three times as far apart, %.2f of the time is shown", part)
+	}
+	b.run(touch("touchStart", 0.2), touch("touchMove", 0.5), touch("touchMove", 0.9), touch("touchEnd"))
+	b.wait(fmt.Sprintf(`Number(document.querySelector("#s0 figure.chart").dataset.from) < %f`, f))
+	if f2, u2 := b.rangeOf(0); math.Abs(u2-f2-(u-f)) > 2 || f2 < from {
+		t.Errorf("one finger moved %v to %v to %v to %v", f, u, f2, u2)
 	}
 }
 

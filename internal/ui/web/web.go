@@ -72,8 +72,14 @@ func write(w io.Writer, r *leak.Report, script, scriptStyle string) error {
 		Notes:    r.Notes,
 	}
 	for i := range r.Services {
-		v.Services = append(v.Services, serviceView(i, &r.Services[i], len(r.Services) == 1))
+		s := serviceView(i, &r.Services[i], len(r.Services) == 1)
+		if s.State == "" && len(s.Charts) == 0 && !s.Open {
+			v.Others = append(v.Others, s)
+		} else {
+			v.Services = append(v.Services, s)
+		}
 	}
+	v.Many = len(r.Services) > 1
 	v.Title = title(v)
 	if rest := *render.WithoutHistory(r); len(rest.Targets) > 0 || len(r.Services) == 0 {
 		rest.Gaps, rest.Notes = nil, nil
@@ -114,8 +120,10 @@ type view struct {
 	Script   template.JS
 	Data     template.JS
 	Overview render.Overview
+	Many     bool
 	Services []service
-	Text     string // what is not history
+	Others   []service // which do not grow, and have nothing to be drawn
+	Text     string    // what is not history
 	Gaps     []string
 	Notes    []string
 }
@@ -151,11 +159,11 @@ type sign struct{ Kind, Text string }
 type mark struct{ At, Stamp, Kind, Text string }
 
 func title(v view) string {
-	if len(v.Services) == 1 {
-		return v.Services[0].Name
-	}
-	if len(v.Services) > 1 {
+	switch {
+	case v.Many:
 		return "Services"
+	case len(v.Services) == 1:
+		return v.Services[0].Name
 	}
 	return "Report"
 }

@@ -2,6 +2,7 @@ import type uPlot from "uplot";
 import { draw, heightOf } from "./chart";
 import { colours } from "./colours";
 import { type Service, spanOf } from "./report";
+import { touch } from "./touch";
 
 /** Group is the charts of one service: they share the axis of times, so that a
  * zoom of one is a zoom of all. */
@@ -44,6 +45,7 @@ export class Group {
       u.over.setAttribute("role", "img");
       u.over.setAttribute("aria-label", `chart: ${caption.replace(/\s+/g, " ").trim()}`);
       u.over.addEventListener("keydown", (e) => this.press(u, e));
+      touch(u, (from, to) => this.move(from, to));
       this.sizes.observe(plot);
       this.charts.set(figure, u);
     }
@@ -57,6 +59,13 @@ export class Group {
     if (range[1] - range[0] < 1 || (range[0] === this.range[0] && range[1] === this.range[1])) return;
     this.range = range;
     this.apply();
+  }
+
+  /** move is a zoom that stops at the ends of what was watched, and keeps its
+   * length there. */
+  private move(from: number, to: number) {
+    const by = from < this.whole[0] ? this.whole[0] - from : to > this.whole[1] ? this.whole[1] - to : 0;
+    this.zoom(from + by, to + by);
   }
 
   private apply() {
