@@ -184,8 +184,7 @@ func program(exe, comm string, args []string) (name string, rest []string) {
 	}
 	rest = args[1:]
 	called := args[0]
-	if len(args) == 1 && strings.Contains(called, " ") && called != exe {
-		words := strings.Fields(called)
+	if words := strings.Fields(called); len(args) == 1 && len(words) > 1 && called != exe {
 		called, rest = words[0], words[1:]
 	}
 	called = path.Base(strings.TrimPrefix(called, "-")) // a login shell begins with it

@@ -34,11 +34,16 @@ func (ps *parts) add(name []byte) {
 			return
 		}
 	}
-	if len(*ps) < mostParts-1 || string(name) == "other" {
-		*ps = append(*ps, part{name: printable(string(name)), count: 1})
-		return
+	switch text := printable(string(name)); {
+	case text == "":
+		ps.add([]byte("other"))
+	case text != string(name):
+		ps.add([]byte(text))
+	case len(*ps) < mostParts-1 || text == "other":
+		*ps = append(*ps, part{name: text, count: 1})
+	default:
+		ps.add([]byte("other"))
 	}
-	ps.add([]byte("other"))
 }
 
 // set sets a part that has a count of its own.
