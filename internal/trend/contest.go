@@ -84,4 +84,4 @@ func contest(x, y []float64) (won outcome, at int, size float64) {
 
 // contestMargin is by how much better what goes on must fit, in units of the
 // noise's variance.
-const contestMargin = 6
+const contestMargin = 5

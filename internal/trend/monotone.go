@@ -62,16 +62,16 @@ func (p *Pass) along(x []float64) (r rise, ok bool) {
 // goesOn tells that growth does not slow down towards the end.
 func (p *Pass) goesOn(x []float64) bool {
 	share, sure := endShare(x, p.curve.low, true)
-	if share < 0.2 && sure > 1 || share < 0.55 && sure > 3 {
+	if share < 0.2 && sure > 2 || share < 0.55 && sure > 3 {
 		return false
 	}
 	if p.slowed() > 0 {
 		// Nothing proves that it goes on: see contest. What has grown more since
-		// than before, and straight, is believed all the same.
+		// than before, or for long, and straight, is believed all the same.
 		last := p.bends[len(p.bends)-1]
 		c := &p.curve
 		before := last.before * hours(last.at-p.points[p.life.from].At)
-		if straight, bent := endShare(x, c.low, false); straight < 0.85 || bent > 1 || rising(c.x, c.low).grew < before {
+		if straight, bent := endShare(x, c.low, false); straight < 0.85 || bent > 1 || rising(c.x, c.low).grew < before && last.part > 0.3 {
 			return false
 		}
 	}

@@ -46,6 +46,7 @@ func step(p *Pass) {
 func clearSteps(p *Pass) {
 	steps := series.Steps(p.judged(), p.resource.step)
 	ups, downs := unmatched(steps)
+	ups = p.stayed(ups)
 	up, down := total(ups), -total(downs)
 	grew := p.grown()
 	if len(ups) == 0 || up < 0.3*math.Abs(grew) || len(steps) > 4*len(ups)+4 {
@@ -91,7 +92,7 @@ func (p *Pass) shift() {
 		ps[g] = series.Point{At: c.windows[g*c.n()/n].From, Value: y[g]}
 	}
 	ups, _ := unmatched(series.Steps(ps, p.resource.step))
-	if ups = larger(ups, oneOf*p.grown()); len(ups) == 0 || len(ups) >= leastSteps {
+	if ups = larger(p.stayed(ups), oneOf*p.grown()); len(ups) == 0 || len(ups) >= leastSteps {
 		return
 	}
 	k, sum := 0, 0.0
@@ -130,6 +131,27 @@ func unmatched(steps []series.Step) (ups, downs []series.Step) {
 		ups = append(ups[:at], ups[at+1:]...)
 	}
 	return ups, downs
+}
+
+// stayed leaves out the steps that were given back, by many small steps or
+// slowly: later values come below the middle of the step.
+func (p *Pass) stayed(ups []series.Step) (out []series.Step) {
+	c := &p.curve
+	for _, s := range ups {
+		k := sort.Search(c.n(), func(i int) bool { return c.windows[i].To >= s.Before })
+		before := c.low[max(0, min(k, c.n()-1))]
+		if k > 0 {
+			before = max(before, c.low[k-1])
+		}
+		back := false
+		for i := k + 2; i < c.n(); i++ {
+			back = back || c.low[i] < before+s.Size/2
+		}
+		if !back {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // lateness is Laplace's test for a trend in the times of events: how many
