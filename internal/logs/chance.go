@@ -1,59 +1,38 @@
 package logs
 
-import (
-	"math"
-	"slices"
+import "math"
 
-	"stanch/internal/series"
-)
-
-// span is a piece of time, of steps that would have a line before them.
-type span struct{ from, to int64 }
-
-// cover gives the times at which a step would have one of the lines before it,
-// in order and apart.
-func cover(points []series.Point, o RankOptions) []span {
-	var spans []span
-	for _, p := range points {
-		s := span{max(p.At-o.after(), o.From), min(p.At+o.before(), o.To)}
-		if n := len(spans); n > 0 && s.from <= spans[n-1].to {
-			spans[n-1].to = max(spans[n-1].to, s.to)
-			continue
-		}
-		spans = append(spans, s)
-	}
-	return spans
+// overall is the logarithm of the chance that so many or more of the steps
+// have a line before them, when lines and steps come at any times of the whole.
+func overall(covered []span, steps []int64, before int, o RankOptions) float64 {
+	windows := max(len(steps), int((o.To-o.From)/o.window()))
+	with := max(before, int(math.Round(float64(length(covered))/float64(o.window()))))
+	return tail(windows, min(with, windows), len(steps), before)
 }
 
-// hit tells whether a time is covered.
-func hit(spans []span, at int64) bool {
-	n, _ := slices.BinarySearchFunc(spans, at, func(s span, at int64) int {
-		if s.to < at {
-			return -1
-		}
-		return 1
-	})
-	return n < len(spans) && spans[n].from <= at
+// nearby is how many windows on each side of a step it is compared with.
+const nearby = 8
+
+// local is the same chance, when steps and lines come in the same minutes but
+// have no more to do with one another than that: a program at work writes
+// lines of all kinds, and grows. The windows of the steps are compared with
+// those in the minutes around them.
+func local(covered []span, steps []int64, before int, o RankOptions) float64 {
+	// What overlaps the window of any step counts to no side.
+	near, own := around(steps, (nearby+1)*o.window(), o), around(steps, o.window(), o)
+	free := length(near) - length(own)
+	lined := overlap(near, covered) - overlap(own, covered)
+	windows := len(steps) + int(free/o.window())
+	with := before + int(math.Round(float64(lined)/float64(o.window())))
+	return tail(windows, min(with, windows), len(steps), before)
 }
 
-// share is how much of the time is covered.
-func share(spans []span, o RankOptions) float64 {
-	var sum int64
-	for _, s := range spans {
-		sum += s.to - s.from
-	}
-	return float64(sum) / float64(max(1, o.To-o.From))
-}
-
-// tail is the logarithm of the chance that so many or more of the steps have a
-// line before them, when lines and steps have nothing to do with one another.
-func tail(covered []span, steps []int64, before int, o RankOptions) float64 {
-	length := o.before() + o.after()
-	windows := max(len(steps), int((o.To-o.From)/length))
-	with := min(windows, max(before, int(math.Round(share(covered, o)*float64(windows)))))
+// tail is the logarithm of the chance to draw at least so many windows that
+// have a line, when some of all windows have one.
+func tail(windows, with, drawn, least int) float64 {
 	sum := math.Inf(-1)
-	for k := before; k <= min(len(steps), with); k++ {
-		sum = addLogs(sum, hypergeometric(windows, with, len(steps), k))
+	for k := least; k <= min(drawn, with); k++ {
+		sum = addLogs(sum, hypergeometric(windows, with, drawn, k))
 	}
 	return math.Min(0, sum)
 }
@@ -69,32 +48,31 @@ func spread(covered []span, steps []int64, o RankOptions) float64 {
 	// the golden ratio. Around zero the steps are where they are, with the
 	// lines that may belong to them, so those places are left out.
 	const golden = 0.6180339887498949
-	length, whole := o.before()+o.after(), o.To-o.From
-	free := whole - 2*length
+	whole := o.To - o.From
+	free := whole - 4*o.window()
 	if free <= 0 {
 		return 1
 	}
-	var n, sum, squares float64
+	var sum, squares float64
 	for i := range shifts {
 		_, part := math.Modf(float64(i+1) * golden)
-		by := length + int64(part*float64(free))
+		by := 2*o.window() + int64(part*float64(free))
 		count := 0.0
 		for _, s := range steps {
 			if hit(covered, o.From+(s-o.From+by)%whole) {
 				count++
 			}
 		}
-		n++
 		sum += count
 		squares += count * count
 	}
-	mean := sum / n
-	p := mean / float64(len(steps))
-	drawn := float64(len(steps)) * p * (1 - p)
+	mean := sum / shifts
+	share := mean / float64(len(steps))
+	drawn := mean * (1 - share)
 	if drawn == 0 {
 		return 1
 	}
-	return math.Max(1, (squares/n-mean*mean)/drawn)
+	return math.Max(1, (squares/shifts-mean*mean)/drawn)
 }
 
 // hypergeometric is the logarithm of the chance that k of the drawn ones are

@@ -18,131 +18,109 @@ type history struct {
 	about     string
 }
 
-const bin = int64(100) // ms
+// maker draws the parts of a history.
+type maker struct {
+	*rand.Rand
+	o      RankOptions
+	length int64  // ms
+	busy   []span // when the program is at work: the only times for what is irregular
+}
 
 // generate makes a history of 2 to 48 hours, with or without a template that
 // causes the steps. All that is drawn comes from the seed.
 func generate(seed uint64, causal bool) history {
 	r := rand.New(rand.NewPCG(seed, 0x5eed))
-	h := history{}
-	length := int64(between(r, 2, 48) * 3600e3)
-	h.options = RankOptions{From: 1_900_000_000_000, To: 1_900_000_000_000 + length}
+	m := &maker{Rand: r, length: int64(2*3600e3 + r.Float64()*46*3600e3)}
+	m.o = RankOptions{From: 1_900_000_000_000, To: 1_900_000_000_000 + m.length}
+	work := r.IntN(6)
+	m.busy = m.sessions(work)
 
-	// The growth, at times that are regular, irregular, or in crowds.
-	n := 5 + r.IntN(56)
+	n, kind := 5+r.IntN(56), r.IntN(3)
 	var growth []int64
-	kind := r.IntN(3)
-	if causal {
-		kind = 1 + r.IntN(2)
-	}
 	switch kind {
 	case 0:
-		growth = periodic(r, h.options, float64(length)/float64(n), n)
+		late := 0.0 // a clock's; that its hand causes something cannot be seen
+		if causal {
+			late = m.between(0.02, 0.3)
+		}
+		growth = m.periodic(float64(m.length)/float64(n), late, n)
 	case 1:
-		growth = scattered(r, h.options, n)
+		growth = m.scattered(n)
 	case 2:
-		growth = crowds(r, h.options, n)
+		growth = m.crowds(n)
 	}
+	h := history{options: m.o}
 	for _, at := range growth {
 		h.steps = append(h.steps, at+r.Int64N(10_000)) // seen at the next sample
 	}
-
 	noise := 5 + r.IntN(146)
 	for i := range noise {
-		h.templates = append(h.templates, noiseOf(r, h.options, fmt.Sprintf("noise %s", name(i))))
+		h.templates = append(h.templates, m.noise(fmt.Sprintf("noise %c%c", 'a'+i/26, 'a'+i%26)))
 	}
 	if causal {
 		h.cause = "collecting from * failed: data truncated"
-		h.templates = append(h.templates, causeOf(r, h.options, h.cause, growth))
+		h.templates = append(h.templates, m.causing(h.cause, growth))
 	}
 	r.Shuffle(len(h.templates), func(i, j int) { h.templates[i], h.templates[j] = h.templates[j], h.templates[i] })
-	h.about = fmt.Sprintf("seed %d: %.0f h, %d steps, %d noise templates", seed, float64(length)/3600e3, len(h.steps), noise)
+	h.about = fmt.Sprintf("seed %d: %.0f h at work by rule %d, %d steps by rule %d, %d noise templates",
+		seed, float64(m.length)/3600e3, work, len(h.steps), kind, noise)
 	return h
 }
 
-// causeOf writes a line 0 to 4 s before the growth, sometimes several, and is
-// missing for some; and some come without growth.
-func causeOf(r *rand.Rand, o RankOptions, template string, growth []int64) series.Series {
-	missing, extra, lead := between(r, 0, 0.25), between(r, 0, 0.5), between(r, 50, 4000)
-	var at []int64
-	for _, g := range growth {
-		if r.Float64() < missing {
-			continue
+// sessions are when the program is at work: ten minutes of each hour, a third
+// of the day, a tenth of the time now and then, or always.
+func (m *maker) sessions(rule int) []span {
+	var busy []span
+	switch rule {
+	case 0:
+		for at := m.o.From + m.Int64N(3600e3); at < m.o.To; at += 3600e3 {
+			busy = append(busy, m.o.clip(at, at+600e3))
 		}
-		for range 1 + r.IntN(3) {
-			at = append(at, g-int64(lead*between(r, 0.5, 1.2)))
+	case 1:
+		for at := m.o.From + m.Int64N(7200e3); at < m.o.To; at += 86400e3 {
+			busy = append(busy, m.o.clip(at, at+8*3600e3))
 		}
+	case 2:
+		for n := int64(0); n < m.length/10; {
+			at, long := m.o.From+m.Int64N(m.length), 300e3+m.Int64N(1500e3)
+			busy = append(busy, m.o.clip(at, at+long))
+			n += long
+		}
+		slices.SortFunc(busy, func(a, b span) int { return int(a.from - b.from) })
+	default:
+		return []span{{m.o.From, m.o.To}}
 	}
-	at = append(at, scattered(r, o, int(extra*float64(len(growth))))...)
-	return counted(o, template, at)
+	return joined(busy)
 }
 
-// noiseOf is a template that knows nothing of the steps: rare or frequent by
-// chance, at regular times, or in bursts.
-func noiseOf(r *rand.Rand, o RankOptions, template string) series.Series {
-	length := float64(o.To - o.From)
-	switch r.IntN(5) {
-	case 0: // regular, of a period as people choose them, or any
-		period := []float64{10, 15, 20, 30, 60, 300, 600, 900, 1800, 3600}[r.IntN(10)] * 1000
-		if r.IntN(2) == 0 {
-			period = math.Exp(between(r, math.Log(5000), math.Log(7200e3)))
+// moment is any time at which the program is at work.
+func (m *maker) moment() int64 {
+	n := m.Int64N(max(1, length(m.busy)))
+	for _, s := range m.busy {
+		if n < s.to-s.from {
+			return s.from + n
 		}
-		return counted(o, template, periodic(r, o, period, int(length/period)))
-	case 1: // bursts of up to 200 lines within seconds
-		var at []int64
-		for _, from := range scattered(r, o, 1+r.IntN(100)) {
-			for range 1 + r.IntN(200) {
-				at = append(at, from+r.Int64N(3000))
-			}
-		}
-		return counted(o, template, at)
-	case 2: // by the time of day, or of the hour
-		cycle := []float64{3600e3, 86400e3}[r.IntN(2)]
-		var at []int64
-		for _, t := range scattered(r, o, int(length/math.Exp(between(r, math.Log(10e3), math.Log(3600e3))))) {
-			if r.Float64() < 0.5+0.5*math.Sin(2*math.Pi*float64(t)/cycle) {
-				at = append(at, t)
-			}
-		}
-		return counted(o, template, at)
-	default: // 1 line in 10 hours to 100 in a second
-		rate := math.Exp(between(r, math.Log(1/36000e3), math.Log(0.1)))
-		if rate*length > 20_000 {
-			return dense(r, o, template, rate)
-		}
-		return counted(o, template, scattered(r, o, poisson(r, length*rate)))
+		n -= s.to - s.from
 	}
+	return m.o.From
 }
 
-// dense is a template of several lines in a second. Of the points only so many
-// are made that none of its windows is empty, which keeps the test quick.
-func dense(r *rand.Rand, o RankOptions, template string, rate float64) series.Series {
-	s := series.Series{Key: series.Key{Metric: series.Log, Part: template}}
-	step := max(bin, (o.To-o.From)/10_000/bin*bin)
-	for at := o.From; at < o.To; at += step {
-		s.Points = append(s.Points, series.Point{At: at, Value: 1 + float64(r.IntN(1+int(rate*float64(step))))})
-	}
-	return s
-}
-
-func between(r *rand.Rand, low, high float64) float64 { return low + (high-low)*r.Float64() }
-
-func scattered(r *rand.Rand, o RankOptions, n int) []int64 {
+func (m *maker) scattered(n int) []int64 {
 	at := make([]int64, n)
 	for i := range at {
-		at[i] = o.From + r.Int64N(o.To-o.From)
+		at[i] = m.moment()
 	}
 	slices.Sort(at)
 	return at
 }
 
 // crowds are several within minutes, and then none for long.
-func crowds(r *rand.Rand, o RankOptions, n int) []int64 {
+func (m *maker) crowds(n int) []int64 {
 	var at []int64
 	for len(at) < n {
-		middle := o.From + r.Int64N(o.To-o.From)
-		for range 1 + r.IntN(6) {
-			at = append(at, min(o.To-10_000, max(o.From, middle+r.Int64N(600_000)-300_000)))
+		middle := m.moment()
+		for range 1 + m.IntN(6) {
+			at = append(at, min(m.o.To-10_000, max(m.o.From, middle+m.Int64N(600_000)-300_000)))
 		}
 	}
 	at = at[:n]
@@ -150,37 +128,83 @@ func crowds(r *rand.Rand, o RankOptions, n int) []int64 {
 	return at
 }
 
-// periodic is a clock's: now and then a little late.
-func periodic(r *rand.Rand, o RankOptions, period float64, n int) []int64 {
+// periodic comes at regular times. What is late is so from time to time, and
+// the next one as well.
+func (m *maker) periodic(period, late float64, n int) []int64 {
 	var at []int64
-	phase, late := between(r, 0, period), between(r, 0, 0.02)
-	for i := range n {
-		t := o.From + int64(phase+float64(i)*period+between(r, 0, late*period))
-		if t < o.To {
-			at = append(at, t)
+	t := m.between(0, period)
+	for range n {
+		if t >= 0 && t < float64(m.length) {
+			at = append(at, m.o.From+int64(t))
 		}
+		t += math.Max(period/4, period*(1+late*m.NormFloat64()))
 	}
 	return at
 }
 
-func poisson(r *rand.Rand, mean float64) int {
-	return max(0, int(math.Round(mean+math.Sqrt(mean)*r.NormFloat64())))
+// causing writes a line 0 to 4 s before the growth, sometimes several, and is
+// missing for some; and some come without growth.
+func (m *maker) causing(template string, growth []int64) series.Series {
+	missing, extra, lead := m.between(0, 0.25), m.between(0, 0.5), m.between(50, 4000)
+	at := m.scattered(int(extra * float64(len(growth))))
+	for _, g := range growth {
+		if m.Float64() < missing {
+			continue
+		}
+		for range 1 + m.IntN(3) {
+			at = append(at, g-int64(lead*m.between(0.5, 1.2)))
+		}
+	}
+	return m.counted(template, at)
+}
+
+// noise is a template that knows nothing of the steps: rare or frequent by
+// chance, at regular times, or in bursts.
+func (m *maker) noise(template string) series.Series {
+	length := float64(m.length)
+	switch m.IntN(5) {
+	case 0: // of a period as people choose them, or any
+		period := []float64{10, 15, 20, 30, 60, 300, 600, 900, 1800, 3600}[m.IntN(10)] * 1000
+		if m.IntN(2) == 0 {
+			period = math.Exp(m.between(math.Log(5e3), math.Log(7200e3)))
+		}
+		return m.counted(template, m.periodic(period, m.between(0, 0.02)*float64(m.IntN(2)), int(length/period)))
+	case 1: // bursts of up to 60 lines within seconds
+		var at []int64
+		for _, from := range m.scattered(1 + m.IntN(100)) {
+			for range 1 + m.IntN(60) {
+				at = append(at, from+m.Int64N(3000))
+			}
+		}
+		return m.counted(template, at)
+	}
+	// 1 line in 10 hours to 100 in a second. Of very many only so many points
+	// are made that no window is empty.
+	rate := math.Exp(m.between(math.Log(1/36000e3), math.Log(0.1)))
+	if rate*length < 15_000 {
+		return m.counted(template, m.scattered(int(rate*length+math.Sqrt(rate*length)*math.Abs(m.NormFloat64()))))
+	}
+	s := series.Series{Key: series.Key{Metric: series.Log, Part: template}}
+	step := max(100, m.length/10_000/100*100)
+	for at := m.o.From; at < m.o.To; at += step {
+		s.Points = append(s.Points, series.Point{At: at, Value: 1 + float64(m.IntN(1+int(rate*float64(step))))})
+	}
+	return s
 }
 
 // counted gives the lines of a template, by 100 ms.
-func counted(o RankOptions, template string, at []int64) series.Series {
+func (m *maker) counted(template string, at []int64) series.Series {
+	return lines(template, slices.DeleteFunc(at, func(t int64) bool { return t < m.o.From || t > m.o.To })...)
+}
+
+// lines is a template that was written at those times.
+func lines(template string, at ...int64) series.Series {
 	s := series.Series{Key: series.Key{Metric: series.Log, Part: template}}
 	for _, t := range at {
-		if t >= o.From && t <= o.To {
-			s.Points = append(s.Points, series.Point{At: t / bin * bin, Value: 1})
-		}
+		s.Points = append(s.Points, series.Point{At: t - t%100, Value: 1})
 	}
 	s.Points = inOrder(s.Points)
 	return s
 }
 
-// name is a word without digits.
-func name(i int) string {
-	const letters = "abcdefghijklmnopqrstuvwxyz"
-	return string([]byte{letters[i/26%26], letters[i%26]})
-}
+func (m *maker) between(low, high float64) float64 { return low + (high-low)*m.Float64() }

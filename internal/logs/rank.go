@@ -40,6 +40,9 @@ const (
 // lines cover: lines close together cover hardly more than one, and a template
 // of every second covers all.
 //
+// The same is asked of the minutes around the steps alone, since a program at
+// work writes lines of all kinds and grows; the larger chance counts.
+//
 // Lines and steps that both come at regular times are all in step, or none are:
 // such windows do not count one by one. How much so is measured by moving all
 // steps together to other times; the spread of what is then found, over that
@@ -93,6 +96,7 @@ func (o RankOptions) filled() RankOptions {
 // before and after bound where a line belongs to a step, in milliseconds.
 func (o RankOptions) before() int64 { return (o.Window + o.Sample).Milliseconds() }
 func (o RankOptions) after() int64  { return o.Sample.Milliseconds() }
+func (o RankOptions) window() int64 { return o.before() + o.after() }
 
 // moments gives the steps of the time looked at, in order. Those within one
 // sample are one moment: several numbers show the same growth.
@@ -154,7 +158,7 @@ func (c *candidate) judge(steps []int64, o RankOptions) {
 		return
 	}
 	covered := cover(c.points, o)
-	c.chance = tail(covered, steps, c.log.Before, o)
+	c.chance = max(overall(covered, steps, c.log.Before, o), local(covered, steps, c.log.Before, o))
 	if c.chance < math.Log(maxChance) { // what cannot be claimed need not be divided
 		c.chance /= spread(covered, steps, o)
 	}
