@@ -117,20 +117,14 @@ func prometheus(t *testing.T, addr string, args ...string) {
 			t.Logf("prometheus: %v\n%s", err, log)
 		}
 	})
-	deadline := time.Now().Add(limit)
-	for {
+	eventually(t, func() bool {
 		resp, err := http.Get("http://" + addr + "/-/ready")
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
+		if err != nil {
+			return false // it does not listen yet
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("prometheus is not ready: %v", err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
 }
 
 // awaitQuery waits until a query has a result.
