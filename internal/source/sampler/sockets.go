@@ -143,7 +143,7 @@ type socketTable struct {
 
 // table gives the TCP sockets that a process can have, and what reading them
 // cost. A table is used for a while, the longer the more it cost: with 20,000
-// sockets for half a minute. Nil when it may not be read.
+// sockets for 40 s. Nil when it may not be read.
 func (h *Host) table(pid int) (*socketTable, time.Duration) {
 	link, err := h.reader.Link(pid, "ns/net")
 	if err != nil {

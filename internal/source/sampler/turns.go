@@ -14,10 +14,10 @@ import (
 // What the costly part costs, as measured on one machine; a budget needs no
 // more exactness. The page tables: see proc.Target.Rollup.
 const (
-	costTurn       = 60 * time.Microsecond
-	costDescriptor = 1200 * time.Nanosecond
+	costTurn       = 100 * time.Microsecond
+	costDescriptor = 2500 * time.Nanosecond
 	costGiB        = 15 * time.Millisecond
-	costSocket     = 1500 * time.Nanosecond
+	costSocket     = 2 * time.Microsecond
 )
 
 // largestRollup is the resident memory above which page tables are not walked:
