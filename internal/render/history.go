@@ -15,6 +15,7 @@ import (
 type Row struct {
 	Index   int    // of the service in the report
 	Service string // its name
+	Short   string // the name, cut where it is long
 	PID     string
 	What    string // "memory", "descriptors"
 	Now     string
@@ -81,6 +82,9 @@ func OverviewOf(services []leak.ReportService) Overview {
 	return o
 }
 
+// maxWhat is how many resources that are not decided are named of a service.
+const maxWhat = 2
+
 // waitingRow says of a service at once what is not decided.
 func waitingRow(s *leak.ReportService, rows []Row) Row {
 	out := rows[0]
@@ -92,6 +96,9 @@ func waitingRow(s *leak.ReportService, rows []Row) Row {
 		if r.PID != out.PID {
 			out.PID = ""
 		}
+	}
+	if more := len(what) - maxWhat; more > 0 {
+		what = append(what[:maxWhat], fmt.Sprintf("%d more", more))
 	}
 	out.What, out.Now, out.Needs = strings.Join(what, ", "), "", ""
 	longest := 0.0
@@ -241,7 +248,7 @@ func WithoutHistory(r *leak.Report) *leak.Report {
 }
 
 func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
-	r := Row{Index: i, Service: Clean(s.Name), What: resource(s, t), Now: size(t.Now, t.Bytes), Verdict: verdictWords[t.Verdict]}
+	r := Row{Index: i, Service: Clean(s.Name), Short: short(Clean(s.Name), maxService), What: resource(s, t), Now: size(t.Now, t.Bytes), Verdict: verdictWords[t.Verdict]}
 	if t.PID > 0 {
 		r.PID = fmt.Sprint(t.PID)
 	}

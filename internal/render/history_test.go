@@ -137,3 +137,18 @@ func TestTwice(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestShort(t *testing.T) {
+	for _, c := range [][2]string{
+		{"nginx.service", "nginx.service"},
+		{"systemd-journald-remote.service", "systemd-journald-..."},
+		{"systemd-journald.service", "systemd-journald"},
+		{"python3 /opt/shop/releases/4/visits.py", "python3 visits.py"},
+		{"docker/1f2e3d4c5b6a77", "docker/1f2e3d4c5b..."},
+		{"/ / /a", "/ / /a"},
+	} {
+		if got := short(c[0], 20); got != c[1] {
+			t.Errorf("%s: %s, want %s", c[0], got, c[1])
+		}
+	}
+}

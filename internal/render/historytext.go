@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -12,7 +13,6 @@ import (
 const (
 	maxRows    = 25 // trends that grow, in the text; JSON has all
 	maxWaiting = 10 // services that are not decided
-	maxWhat    = 36 // letters of what is not decided of one
 	maxMarks   = 20 // of one service
 	maxService = 32 // letters of a service's name in a table
 	maxLimit   = 20 // and of a limit's
@@ -64,7 +64,7 @@ func waiting(b *strings.Builder, rows []Row) {
 		if r.Needs != "" {
 			needs = "needs " + r.Needs + " more"
 		}
-		cells = append(cells, []string{"  " + short(r.Service, maxService), r.PID, short(r.What, maxWhat), needs})
+		cells = append(cells, []string{"  " + r.Short, r.PID, r.What, needs})
 	}
 	grid(b, cells)
 	if more := len(rows) - maxWaiting; more > 0 {
@@ -115,15 +115,30 @@ func grid(b *strings.Builder, rows [][]string) {
 }
 
 // short cuts a text to n letters, the last three of them dots. What is known
-// without being said goes first: the suffix of a unit, the prefix of a limit.
+// without being said goes first: the suffix of a unit, the prefix of a limit,
+// the directories in a command line.
 func short(s string, n int) string {
 	if utf8.RuneCountInString(s) > n {
 		s = strings.TrimPrefix(strings.TrimSuffix(s, ".service"), "RLIMIT_")
+	}
+	if utf8.RuneCountInString(s) > n {
+		s = withoutDirectories(s)
 	}
 	if utf8.RuneCountInString(s) <= n {
 		return s
 	}
 	return string(slices.Clip([]rune(s)[:n-3])) + "..."
+}
+
+// withoutDirectories leaves of each path in a command line its last name.
+func withoutDirectories(s string) string {
+	words := strings.Split(s, " ")
+	for i, w := range words {
+		if strings.HasPrefix(w, "/") && len(w) > 1 {
+			words[i] = path.Base(w)
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // service writes all that is known of one.

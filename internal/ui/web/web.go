@@ -71,15 +71,22 @@ func write(w io.Writer, r *leak.Report, script, scriptStyle string) error {
 		Gaps:     r.Gaps,
 		Notes:    r.Notes,
 	}
+	unfolded := 0
 	for i := range r.Services {
-		s := serviceView(i, &r.Services[i], len(r.Services) == 1)
-		if s.State == "" && len(s.Charts) == 0 && !s.Open {
+		s := serviceView(i, &r.Services[i])
+		s.Open = (s.State == "grows" || len(r.Services) == 1) && unfolded < maxUnfolded
+		if s.Open {
+			unfolded++
+		}
+		if len(s.Charts) == 0 && s.State != "grows" && !s.Open {
 			v.Others = append(v.Others, s)
 		} else {
 			v.Services = append(v.Services, s)
 		}
 	}
 	v.Many = len(r.Services) > 1
+	v.Waiting = max(0, len(v.Overview.Waiting)-maxWaiting)
+	v.Overview.Waiting = v.Overview.Waiting[:len(v.Overview.Waiting)-v.Waiting]
 	v.Title = title(v)
 	if rest := *render.WithoutHistory(r); len(rest.Targets) > 0 || len(r.Services) == 0 {
 		rest.Gaps, rest.Notes = nil, nil
@@ -122,7 +129,8 @@ type view struct {
 	Overview render.Overview
 	Many     bool
 	Services []service
-	Others   []service // which do not grow, and have nothing to be drawn
+	Others   []service // which are not seen to grow, and have nothing to be drawn
+	Waiting  int       // services that are not decided and not listed
 	Text     string    // what is not history
 	Gaps     []string
 	Notes    []string
@@ -168,17 +176,23 @@ func title(v view) string {
 	return "Report"
 }
 
+// maxWaiting is how many services that are not decided are listed at the top.
+const maxWaiting = 10
+
+// maxUnfolded is how many services that grow are seen at once.
+const maxUnfolded = 10
+
 // maxListed is how many marks a page lists.
 const maxListed = 200
 
-func serviceView(i int, s *leak.ReportService, only bool) service {
-	v := service{Index: i, Name: render.Clean(s.Name), Paragraphs: render.ParagraphsOf(s), Open: only}
+func serviceView(i int, s *leak.ReportService) service {
+	v := service{Index: i, Name: render.Clean(s.Name), Paragraphs: render.ParagraphsOf(s)}
 	v.Head = strings.TrimPrefix(render.HeadOf(s), v.Name+", ")
 	v.Short = v.Paragraphs[0].Head
 	for j := range s.Trends {
 		switch {
 		case render.Grows(s.Trends[j].Verdict):
-			v.State, v.Open = "grows", true
+			v.State = "grows"
 		case s.Trends[j].Verdict == leak.VerdictUnknown && v.State == "":
 			v.State = "undecided"
 		}

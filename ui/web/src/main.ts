@@ -28,8 +28,8 @@ function show(report: Report) {
 
 // A link to a service unfolds it.
 function unfold() {
-  const target = document.getElementById(location.hash.slice(1));
-  if (target instanceof HTMLDetailsElement) target.open = true;
+  const details = document.getElementById(location.hash.slice(1))?.closest("details");
+  if (details) details.open = true;
 }
 
 const data = document.getElementById("report")?.textContent;
