@@ -38,6 +38,7 @@ var suites = []suite{
 	{"start", start},
 	{"descriptors", descriptors},
 	{"watch", watch},
+	{"history", history},
 }
 
 // figure is one number with its bound.

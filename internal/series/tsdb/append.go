@@ -18,6 +18,31 @@ import (
 type ref struct {
 	id   storage.SeriesRef
 	last int64 // ms, of the newest sample
+	step int64 // ms, its rhythm; 0: not known yet, or none
+}
+
+// A sampler that wakes each 10 s wakes some milliseconds late, each time others.
+// Chunks have one bit for a sample that comes as long after the last as that did,
+// and two bytes for any other, more than most values need. So a sample that is
+// late by at most this much, in ms, is kept at the time at which it was due.
+const late = 100
+
+// due gives the time to keep a sample at: its own, or a little before.
+func (r *ref) due(at int64) int64 {
+	after := at - r.last
+	if r.step > 0 && after >= r.step && after <= r.step+late {
+		return r.last + r.step
+	}
+	if rhythm := (after + late/2) / late * late; rhythm < r.step-late || rhythm > r.step+2*late {
+		r.step = rhythm
+	}
+	return at
+}
+
+// exact says whether the times of a metric's samples are told by what they
+// count, and not by a rhythm.
+func exact(m series.Metric) bool {
+	return m == series.Log || m == series.ClockJumps || m == series.Suspended
 }
 
 // patience is how long at least lies between two attempts to open the TSDB
@@ -27,7 +52,8 @@ const patience = 5 * time.Second
 // callKeeper is after how many samples the keeper looks how large the log is.
 const callKeeper = 20_000
 
-// Append keeps samples in one commit. They may have different times, in any
+// Append keeps samples in one commit, each at its time or, in series that have a
+// rhythm, up to 100 ms before. They may have different times, in any
 // order of the series, but rising ones within a series: one that is out of order, older
 // by an hour than the newest of all, there already, or of one series too many is
 // dropped and counted in Stats.Dropped. When samples (log lines aside) lie
@@ -146,9 +172,13 @@ func (s *Store) appendOne(a storage.Appender, sample *series.Sample) error {
 		if sample.At <= known.last {
 			return storage.ErrOutOfOrderSample
 		}
-		_, err := a.Append(known.id, labels.EmptyLabels(), sample.At, sample.Value)
+		at := sample.At
+		if !exact(sample.Key.Metric) {
+			at = known.due(at)
+		}
+		_, err := a.Append(known.id, labels.EmptyLabels(), at, sample.Value)
 		if err == nil {
-			known.last = sample.At
+			known.last = at
 			return nil
 		}
 		if !errors.Is(err, tsdb.ErrInvalidSample) { // it has forgotten the series
@@ -165,7 +195,7 @@ func (s *Store) appendOne(a storage.Appender, sample *series.Sample) error {
 	if err != nil {
 		return err
 	}
-	s.refs[sample.Key] = &ref{id, sample.At}
+	s.refs[sample.Key] = &ref{id: id, last: sample.At}
 	return nil
 }
 

@@ -54,39 +54,41 @@ func points(t *testing.T, s *Store, value float64) (n int) {
 	return n
 }
 
-// TestClockSetBack starts again a day and a half before where it was. What has been
+// TestClockSetBack starts again 15 hours before where it was. What has been
 // recorded before that time stays, what came after it is set aside, complete.
 func TestClockSetBack(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		closed bool // in good order before
 	}{{"after a restart", true}, {"while it runs", false}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			log, said := hear()
 			s := open(t, dir, Options{Log: log})
-			first := run(t, s, start, start+2*day, 1)
+			first := run(t, s, start, start+day, 1)
 			if c.closed {
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
 				}
 				s = open(t, dir, Options{Log: log})
 			}
-			back := start + 2*day - 36*hour + 30_000
+			back := start + 9*hour + 30_000
 			// An old line of a log is no clock that was set back.
 			put(t, s, series.Sample{Key: series.Key{Metric: series.Log, Part: "x"}, At: start})
 			if s.Newest() < back {
 				t.Fatal("a line of a log is taken for the clock")
 			}
-			second := run(t, s, back, back+day, 2)
+			second := run(t, s, back, back+8*hour, 2)
 			shown, hidden := points(t, s, 1), asidePoints(t, dir)
-			if shown+hidden != first || hidden != 36*60-1 {
+			if shown+hidden != first || hidden != 15*60-1 {
 				t.Errorf("%d are shown and %d set aside, of %d", shown, hidden, first)
 			}
 			if got := points(t, s, 2); got != second || s.Stats().Dropped != 1 && !c.closed {
 				t.Errorf("%d of %d since are there: %+v", got, second, s.Stats())
 			}
-			if got := s.Newest(); got != back+day-60_000 {
+			if got := s.Newest(); got != back+8*hour-60_000 {
 				t.Errorf("newest is %d", got)
 			}
 			if text := said(); strings.Count(text, "the clock was set back") != 1 {
@@ -147,27 +149,28 @@ func TestSmallStepBack(t *testing.T) {
 
 // TestClockJumpsAhead goes to 2036 and back. Nothing that was recorded before goes.
 func TestClockJumpsAhead(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s := open(t, dir, Options{Retention: 3 * 24 * time.Hour})
-	before := run(t, s, start, start+2*day, 1)
+	s := open(t, dir, Options{Retention: 2 * 24 * time.Hour})
+	before := run(t, s, start, start+day, 1)
 	future := start + 3650*day
-	run(t, s, future, future+12*hour, 2)
+	run(t, s, future, future+6*hour, 2)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, dir, Options{Retention: 3 * 24 * time.Hour})
+	s = open(t, dir, Options{Retention: 2 * 24 * time.Hour})
 	if got := points(t, s, 1); got != before {
 		t.Errorf("%d of %d are left after a jump ahead", got, before)
 	}
-	since := run(t, s, start+2*day+hour, start+2*day+6*hour, 3)
+	since := run(t, s, start+day+hour, start+day+4*hour, 3)
 	if got := points(t, s, 1); got != before {
 		t.Errorf("%d of %d are left after the way back", got, before)
 	}
 	if got := points(t, s, 3); got != since {
 		t.Errorf("%d of %d since", got, since)
 	}
-	if got := asidePoints(t, dir); got != 12*60 {
-		t.Errorf("%d are set aside, want %d", got, 12*60)
+	if got := asidePoints(t, dir); got != 6*60 {
+		t.Errorf("%d are set aside, want %d", got, 6*60)
 	}
 }
 
@@ -207,6 +210,7 @@ func TestRetention(t *testing.T) {
 
 // TestCap appends far more than may be kept.
 func TestCap(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	const limit = 10 << 20
 	s := open(t, dir, Options{MaxBytes: limit})
@@ -235,6 +239,7 @@ func TestCap(t *testing.T) {
 
 // TestDamagedBlock spoils blocks in several ways; each costs itself alone.
 func TestDamagedBlock(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(block string) error{
 		"index cut":    func(b string) error { return os.Truncate(filepath.Join(b, "index"), 100) },
 		"no chunks":    func(b string) error { return os.RemoveAll(filepath.Join(b, "chunks", "000001")) },
@@ -243,6 +248,7 @@ func TestDamagedBlock(t *testing.T) {
 		"index spoilt": func(b string) error { return overwrite(filepath.Join(b, "index"), -30) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			log, said := hear()
 			s := open(t, dir, Options{Log: log})

@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 // TestKilledAtAnyMoment kills a writer, which compacts every few dozen milliseconds, at 20
 // moments. All that it had appended is there each time, without a gap.
 func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var acknowledged int64
 	for round := range 20 {

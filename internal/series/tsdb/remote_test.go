@@ -171,6 +171,7 @@ func TestRemoteWrites(t *testing.T) {
 }
 
 func TestRemoteTriesAgain(t *testing.T) {
+	t.Parallel()
 	srv := receive(t, &receiver{answers: []int{500, 503, 429}, after: "0"})
 	log, said := hear()
 	r := remote(t, srv.URL, RemoteOptions{Log: log})
@@ -185,6 +186,7 @@ func TestRemoteTriesAgain(t *testing.T) {
 }
 
 func TestRemoteWaitsAsLongAsAsked(t *testing.T) {
+	t.Parallel()
 	srv := receive(t, &receiver{answers: []int{429}, after: "2"})
 	r := remote(t, srv.URL, RemoteOptions{})
 	began := time.Now()

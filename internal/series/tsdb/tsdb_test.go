@@ -180,6 +180,7 @@ func TestWhatDoesNotFitIsDropped(t *testing.T) {
 }
 
 func TestForget(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Options{})
 	for i := range int64(4 * 360) { // 4 hours: the memory is emptied on the way
 		samples := []series.Sample{{Key: rss("stays"), At: start + i*tick, Value: float64(i)}}
@@ -204,6 +205,7 @@ func TestForget(t *testing.T) {
 }
 
 func TestCloseAndOpen(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	want := []series.Series{{Key: rss("a")}}
 	at := start
@@ -262,5 +264,26 @@ func TestQuery(t *testing.T) {
 	}
 	if a := s.QueryRange(ctx, `vector(1)`, at.Add(-time.Hour), at, time.Millisecond); a.ErrorType != "bad_data" {
 		t.Errorf("%+v", a)
+	}
+}
+
+// TestTicksAreLate appends as a sampler does that wakes some milliseconds late.
+func TestTicksAreLate(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	log := series.Key{Metric: series.Log, Part: "x"}
+	for _, at := range []int64{7, 10_003, 20_007, 30_009, 40_007, 50_107, 60_300, 70_299, 80_299, 140_350, 200_300, 200_301} {
+		put(t, s, series.Sample{Key: rss("a"), At: start + at, Value: 1}, series.Sample{Key: log, At: start + at, Value: 1})
+	}
+	times := func(m series.Metric) (list []int64) {
+		for _, p := range all(t, s, Match{Metrics: []series.Metric{m}})[0].Points {
+			list = append(list, p.At-start)
+		}
+		return list
+	}
+	if d := cmp.Diff([]int64{7, 10_003, 20_003, 30_003, 40_003, 50_107, 60_300, 70_299, 80_299, 140_350, 200_300, 200_301}, times(series.RSS)); d != "" {
+		t.Error(d)
+	}
+	if got := times(series.Log); got[2] != 20_007 {
+		t.Errorf("%v", got)
 	}
 }
