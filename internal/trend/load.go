@@ -280,7 +280,7 @@ func (p *Pass) loadRises(w *workload) {
 	mean := series.Mean(w.rate)
 	span := c.x[c.n()-1] - c.x[0]
 	more := r.slope * span / mean
-	if r.p > 0.02 || more < 0.02 {
+	if r.p > 0.01 || more < 0.02 {
 		return
 	}
 	grew := rising(c.x, c.low).grew

@@ -14,7 +14,7 @@ var Monotone = &Detector{
 	Assumes: "noise of the future is like noise of the window; what is given back is given back within a sixth of the window",
 	Run: func(p *Pass) {
 		r, ok := p.along(p.curve.x)
-		if !p.enough() || p.loadRose != "" {
+		if !p.enough() || p.loadRose != "" || p.seldom {
 			return
 		}
 		// A load that was not measured may rise in the same way.

@@ -15,7 +15,7 @@ const (
 	leastPoints = 30
 	leastTime   = 3 * time.Minute
 	// alpha is the chance of being wrong that a verdict may have.
-	alpha = 4e-3
+	alpha = 3e-3
 )
 
 // Pass is the judging of one resource of one worker.
@@ -34,6 +34,7 @@ type Pass struct {
 	loadRose string    // what was seen of a load that rose too, and may explain the growth
 	best     rise      // the growth that is most certain
 	steps    []series.Step
+	seldom   bool    // its steps come ever more seldom
 	leveled  float64 // what steps that were taken out add up to
 	detector *Detector
 	follows  bool // the load was taken out

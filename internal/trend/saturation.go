@@ -51,7 +51,7 @@ type bend struct {
 const (
 	// bendErrors is how many standard errors a change of the slope has at
 	// least. The place is the best of some forty, so chance makes three.
-	bendErrors = 4.5
+	bendErrors = 5
 	// mostBends is how many are looked for, one after the other.
 	mostBends = 4
 	// bendWindows is how many windows a part of the curve needs to be judged.

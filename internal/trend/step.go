@@ -65,7 +65,9 @@ func clearSteps(p *Pass) {
 		return
 	}
 	if lateness(ups, p.judged()) < -2 || quiet(ups, p.judged()) {
-		return // ever more seldom, or none for long
+		p.seldom = true
+		p.note(fmt.Sprintf("%s up, but ever more seldom, or none for long", times(len(ups), "step")))
+		return
 	}
 	p.mark(ups)
 	p.steps = ups

@@ -160,8 +160,8 @@ var leaking = []Family{
 		d.line()
 		d.linear = false
 	}},
-	{Name: "slow-noise-leak", Doc: "linear, under noise that is remembered for a twentieth of the window", Leak: true, least: 2 * time.Hour, build: func(d *draft) {
-		d.correlated(d.sigma, float64(d.n)/d.between(20, 40))
+	{Name: "slow-noise-leak", Doc: "linear, under noise that is remembered for a hundredth to a thirtieth of the window", Leak: true, least: 2 * time.Hour, build: func(d *draft) {
+		d.correlated(d.sigma, float64(d.n)/d.between(30, 100))
 		d.line()
 	}},
 }
