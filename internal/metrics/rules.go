@@ -153,9 +153,12 @@ func ofSuspect(metric string) string {
 		amount(`. | first | value`) + `{{ end }}`
 }
 
+// inBytes matches the resources that are measured in bytes.
+const inBytes = "memory|address space|slab"
+
 // amount formats a value of the labels' resource.
 func amount(value string) string {
-	return `{{ if or (eq $labels.resource "memory") (eq $labels.resource "address space") }}{{ ` + value + ` | humanize1024 }}B{{ else }}{{ ` + value + ` | humanize }}{{ end }}`
+	return `{{ if match "` + inBytes + `" $labels.resource }}{{ ` + value + ` | humanize1024 }}B{{ else }}{{ ` + value + ` | humanize }}{{ end }}`
 }
 
 // explain is a template that says what the detector of a suspect says.
