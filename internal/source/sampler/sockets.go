@@ -136,14 +136,20 @@ var tcpStates = [...]string{
 
 // socketTable is what a network namespace told of its TCP sockets.
 type socketTable struct {
-	read   time.Duration
+	read   time.Duration // when, CLOCK_BOOTTIME
+	cost   time.Duration
 	lines  int
 	states map[uint64]uint8 // by inode
 }
 
+// oneOfFour is how much of the costly part's time the tables of sockets may
+// have.
+const oneOfFour = 4
+
 // table gives the TCP sockets that a process can have, and what reading them
-// cost. A table is used for a while, the longer the more it cost: with 20,000
-// sockets for 40 s. Nil when it may not be read.
+// cost. A table is used for a while, the longer the more it cost: with few
+// sockets for half a minute, with 20,000 for 3 minutes. What was opened since
+// is not in it. Nil when it may not be read.
 func (h *Host) table(pid int) (*socketTable, time.Duration) {
 	link, err := h.reader.Link(pid, "ns/net")
 	if err != nil {
@@ -155,7 +161,7 @@ func (h *Host) table(pid int) (*socketTable, time.Duration) {
 	if t == nil {
 		t = &socketTable{states: map[uint64]uint8{}}
 		h.tables[id] = t
-	} else if h.out.At.Boot-t.read < time.Duration(float64(time.Duration(t.lines)*costSocket)/h.share()) || t.read == h.out.At.Boot {
+	} else if age := h.out.At.Boot - t.read; age == 0 || age < time.Duration(oneOfFour*float64(t.cost)/h.share()) {
 		return t, 0
 	}
 	t.read, t.lines = h.out.At.Boot, 0
@@ -165,7 +171,8 @@ func (h *Host) table(pid int) (*socketTable, time.Duration) {
 		return nil, 0
 	}
 	_ = h.reader.Lines(pid, "net/tcp6", t.take) // IPv6 may be off
-	return t, time.Duration(t.lines) * costSocket
+	t.cost = costTable + time.Duration(t.lines)*costSocket
+	return t, t.cost
 }
 
 // take reads a line of /proc/PID/net/tcp: number, local and remote address,

@@ -18,6 +18,7 @@ const (
 	costDescriptor = 2500 * time.Nanosecond
 	costGiB        = 15 * time.Millisecond
 	costSocket     = 2 * time.Microsecond
+	costTable      = 8 * time.Millisecond // of 262,144 buckets, as with 24 GB of memory, twice; most are empty
 )
 
 // largestRollup is the resident memory above which page tables are not walked:
