@@ -113,7 +113,7 @@ func needed(word string, place int) int {
 		return valuesOfName
 	case levels[strings.ToLower(core)]:
 		return valuesNever
-	case strings.HasPrefix(core, "/") || strings.Contains(core, "://"):
+	case strings.Contains(core, "/"): // a path, a URL, "GET /login HTTP/1.1"
 		return valuesOfPath
 	case strings.IndexFunc(core, func(r rune) bool { return !unicode.IsLetter(r) }) >= 0:
 		return valuesOfName

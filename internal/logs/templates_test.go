@@ -55,6 +55,7 @@ func TestMerge(t *testing.T) {
 		{"a key keeps its name", []string{"sent to=web-one now", "sent to=web-two now"}, []string{"sent to=* now"}},
 		{"other lengths are other kinds", []string{"a b-c d", "a b-c d e"}, []string{"a b-c d", "a b-c d e"}},
 		{"a few paths are kinds", []string{"GET /login *", "GET /leak *", "GET /about *"}, []string{"GET /about *", "GET /leak *", "GET /login *"}},
+		{"a few requests are", []string{`* - "GET /login HTTP/1.1" 200`, `* - "GET /leak HTTP/1.1" 500`}, []string{`* - "GET /leak HTTP/*" *`, `* - "GET /login HTTP/*" *`}},
 		{"one word alone is a kind", []string{"a-b", "a-c", "a-d"}, []string{"a-b", "a-c", "a-d"}},
 	} {
 		templates := NewTemplates(Options{})

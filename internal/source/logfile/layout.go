@@ -42,13 +42,14 @@ func (f *finder) find(line string, ref time.Time) (st stamp, text string, ok boo
 	if st, text, l, ok = search(line, ref); !ok {
 		return stamp{}, line, false
 	}
-	// At its begin a line has its time; within, it may have any.
+	// At its begin a line has its time; within, it may have any. It is taken
+	// out of the text all the same, so that the first lines read as the others.
 	if !l.first {
 		if l != f.other {
 			f.other, f.seen = l, 0
 		}
 		if f.seen++; f.seen < agree {
-			return stamp{}, line, false
+			return stamp{}, text, false
 		}
 	}
 	f.current, f.known, f.seen = l, true, 0
