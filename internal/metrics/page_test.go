@@ -389,12 +389,12 @@ func TestManyScrapes(t *testing.T) {
 		fastest = min(fastest, once())
 	}
 	before := heap()
-	for range 30 {
+	for range 12 {
 		p.Update(all)
 		fastest = min(fastest, once())
 	}
 	if grown := int64(heap()) - int64(before); grown > 1<<20 {
-		t.Errorf("30 scrapes cost %d bytes for good", grown)
+		t.Errorf("12 scrapes cost %d bytes for good", grown)
 	}
 	// The race detector makes it some ten times slower.
 	if t.Logf("%d series in %v", len(all), fastest); fastest > 200*time.Millisecond && !raceEnabled {

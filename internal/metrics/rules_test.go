@@ -125,12 +125,11 @@ func sawtooth(base, height, slope float64, period int) line {
 // minute, and no others.
 func TestRulesFire(t *testing.T) {
 	const (
-		memory = string(series.Anonymous) + `{service="a.service",worker="0"}`
-		begun  = string(series.Started) + `{service="a.service",worker="0"}`
-		fds    = string(series.FDs) + `{service="a.service",worker="0"}`
-		most   = string(series.FDLimit) + `{service="a.service",worker="0"}`
-		who    = `{service="a.service",worker="0",resource="memory"`
-		build  = `stanch_build_info{instance="h:9142"}`
+		begun = string(series.Started) + `{service="a.service",worker="0"}`
+		fds   = string(series.FDs) + `{service="a.service",worker="0"}`
+		most  = string(series.FDLimit) + `{service="a.service",worker="0"}`
+		who   = `{service="a.service",worker="0",resource="memory"`
+		build = `stanch_build_info{instance="h:9142"}`
 	)
 	stories := []story{
 		{"verdicts", map[string]line{
@@ -172,17 +171,6 @@ func TestRulesFire(t *testing.T) {
 		}},
 		{"restarts every quarter of an hour", map[string]line{begun: func(m int) float64 { return float64(m / 13) }},
 			map[int]string{30: "", 60: "StanchRestarts warning"}},
-		{"growth below a sawtooth", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1)},
-			map[int]string{200: "", 420: "StanchNeverFallsBack warning"}},
-		{"growth that is scraped with its verdicts", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1), build: always(1)},
-			map[int]string{420: ""}},
-		{"growth and a restart", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: func(m int) float64 { return float64(m / 300) }},
-			map[int]string{420: ""}},
-		{"a collector", map[string]line{memory: sawtooth(1e8, 2e8, 0, 47), begun: always(1)}, map[int]string{400: "", 420: ""}},
-		{"a cache that fills and stops", map[string]line{memory: func(m int) float64 { return 1e8 + 1e8*(1-math.Exp(-float64(m)/40)) }, begun: always(1)},
-			map[int]string{500: ""}},
-		{"descriptors that climb by 10 an hour", map[string]line{fds: func(m int) float64 { return float64(20 + m/6) }, begun: always(1)},
-			map[int]string{420: "StanchNeverFallsBack warning"}},
 		{"a watch that ends", map[string]line{build: always(1), string(series.HostAvailable): func(m int) float64 {
 			if m > 30 {
 				return math.NaN()
@@ -197,7 +185,30 @@ func TestRulesFire(t *testing.T) {
 			"stanch_suspects_left_out":                  always(0),
 		}, map[int]string{20: "StanchHistoryNotWritten warning, StanchRemoteWriteDrops warning, StanchSeriesLeftOut info"}},
 	}
-	runStories(t, stories)
+	runStories(t, 1, stories)
+}
+
+// TestHistoryRulesFire: growth in the series alone, and what looks like it.
+func TestHistoryRulesFire(t *testing.T) {
+	const (
+		memory = string(series.Anonymous) + `{service="a.service",worker="0"}`
+		begun  = string(series.Started) + `{service="a.service",worker="0"}`
+		fds    = string(series.FDs) + `{service="a.service",worker="0"}`
+		build  = `stanch_build_info{instance="h:9142"}`
+	)
+	runStories(t, 5, []story{
+		{"growth below a sawtooth", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1)},
+			map[int]string{200: "", 420: "StanchNeverFallsBack warning"}},
+		{"growth that is scraped with its verdicts", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1), build: always(1)},
+			map[int]string{420: ""}},
+		{"growth and a restart", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: func(m int) float64 { return float64(m / 300) }},
+			map[int]string{420: ""}},
+		{"a collector", map[string]line{memory: sawtooth(1e8, 2e8, 0, 47), begun: always(1)}, map[int]string{400: "", 420: ""}},
+		{"a cache that fills and stops", map[string]line{memory: func(m int) float64 { return 1e8 + 1e8*(1-math.Exp(-float64(m)/40)) }, begun: always(1)},
+			map[int]string{500: ""}},
+		{"descriptors that climb by 10 an hour", map[string]line{fds: func(m int) float64 { return float64(20 + m/6) }, begun: always(1)},
+			map[int]string{420: "StanchNeverFallsBack warning"}},
+	})
 }
 
 type story struct {
@@ -245,15 +256,17 @@ type (
 	}
 )
 
-func runStories(t *testing.T, stories []story) {
+// runStories has samples and looks at the rules every so many minutes.
+func runStories(t *testing.T, every int, stories []story) {
 	t.Helper()
-	file := unitFile{Rules: []string{"rules.yml"}, Every: "1m"}
+	pace := fmt.Sprintf("%dm", every)
+	file := unitFile{Rules: []string{"rules.yml"}, Every: pace}
 	for _, s := range stories {
-		u := unitTest{Name: s.name, Every: "1m"}
+		u := unitTest{Name: s.name, Every: pace}
 		last := slices.Max(slices.Collect(maps.Keys(s.fires)))
 		for _, name := range slices.Sorted(maps.Keys(s.lines)) {
 			var values []string
-			for m := range last + 1 {
+			for m := 0; m <= last; m += every {
 				if v := s.lines[name](m); math.IsNaN(v) {
 					values = append(values, "_")
 				} else {
