@@ -66,7 +66,7 @@ func (h *Host) turns() {
 	h.sampled = slices.DeleteFunc(h.sampled, func(p *process) bool { return p.service == nil })
 	tick := 10 * time.Second
 	if h.last.Boot != 0 {
-		tick = now - h.last.Boot
+		tick = min(now-h.last.Boot, time.Minute) // no more after a suspend
 	}
 	earned := time.Duration(float64(tick) * h.share())
 	h.budget = min(h.budget+earned, max(earned, 10*time.Millisecond))
