@@ -1,0 +1,87 @@
+package sampler
+
+import (
+	"testing"
+	"time"
+
+	"stanch/internal/series"
+)
+
+// TestPace says what is fast each time, and what is slow once in its time, also
+// when many began together.
+func TestPace(t *testing.T) {
+	f := newTree(t)
+	for pid := 100; pid < 200; pid++ {
+		f.run(fake{pid: pid, comm: "server", exe: "/usr/bin/server", args: []string{"server"}, cgroup: "0::/\n"})
+	}
+	h := f.host()
+	f.sweep(h)
+	times := map[series.Key]int{}
+	most := 0
+	const sweeps = 24 * 2 // twice 4 minutes
+	for range sweeps {
+		slow := 0
+		for k := range values(t, f.sweep(h)) {
+			times[k]++
+			if k.Metric == series.PSS || k.Metric == series.Data {
+				slow++
+			}
+		}
+		most = max(most, slow)
+	}
+	for k, n := range times {
+		info, _ := series.Describe(k.Metric)
+		switch {
+		case k.Worker == "":
+		case !info.Slow && k.Metric != series.FDs && n != sweeps:
+			t.Errorf("%v was said %d times in %d sweeps", k, n, sweeps)
+		case info.Slow && (n < 2 || n > 3):
+			t.Errorf("%v was said %d times in twice its pace", k, n)
+		}
+	}
+	if most > 30 { // 100 processes, two turns of either kind in 24 sweeps, and the first round in a minute
+		t.Errorf("one sweep had %d slow turns", most)
+	}
+}
+
+// TestBudget holds the time in which page tables are walked, and that all have
+// their turn; the largest are left alone.
+func TestBudget(t *testing.T) {
+	f := newTree(t)
+	const pages = 1 << 30 / 4096 // 15 ms each, of a budget of 10 ms a sweep
+	for pid := 10; pid < 20; pid++ {
+		f.run(fake{pid: pid, comm: "big", exe: "/big", args: []string{"big"}, cgroup: "0::/\n", rss: pages})
+	}
+	f.run(fake{pid: 30, comm: "huge", exe: "/huge", args: []string{"huge"}, cgroup: "0::/\n", rss: 3 * pages})
+	h := f.host()
+	notes := 0
+	walked := map[series.Key]int{}
+	const sweeps = 60
+	for i := range sweeps {
+		if i == sweeps/2 {
+			f.now.Boot += 24 * time.Hour // a suspend
+		}
+		s := f.sweep(h)
+		notes += len(s.Notes)
+		n := 0
+		for k := range values(t, s) {
+			if k.Metric == series.PSS {
+				walked[k]++
+				n++
+			}
+		}
+		if n > 1 && i != sweeps/2 || n > 5 {
+			t.Errorf("sweep %d walks the page tables of %d GiB", i, n)
+		}
+	}
+	all := 0
+	for k, n := range walked {
+		all += n
+		if k.Service != "big" || n < 2 || n > 5 {
+			t.Errorf("%v was measured %d times", k, n)
+		}
+	}
+	if len(walked) != 10 || all > sweeps*10/15 || notes != 1 {
+		t.Errorf("%d processes were measured, %d times in all; %d notes", len(walked), all, notes)
+	}
+}
