@@ -16,7 +16,7 @@ CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils
 BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg valgrind redis-server redis-tools util-linux lsof strace procps atop
 
 .DEFAULT_GOAL := build
-.PHONY: build bundle lint-web demo demo-daemon check test lint gen check-gen bench soak help clean
+.PHONY: build bundle lint-web demo demo-daemon check test lint gen check-gen bench accuracy soak help clean
 
 # The charts of the HTML page: TypeScript, which esbuild bundles into what Go
 # embeds. A page without them has pictures that stand still.
@@ -74,6 +74,9 @@ check-gen: ## fail when a generated file is not what its source makes
 bench: build ## the figures of docs/BENCHMARKS.md, beside gcore, heaptrack and Valgrind
 	@scripts/need $(BENCH_PKGS)
 	$(GO) run ./bench -o docs/BENCHMARKS.md
+
+accuracy: ## how often trends are judged rightly: some 4,000 generated traces, and the recordings
+	$(GO) run ./testdata/series accuracy
 
 soak: build ## the harm suite for an hour
 	@scripts/need $(CHECK_PKGS)

@@ -39,7 +39,7 @@ type Outcome struct {
 	// alarm: see rivals.go.
 	Predict, Regression bool
 	StepsHit, StepsAll  int           // true steps whose time was found within one sample
-	Holds               *bool         // whether the interval of the slope holds the true one
+	Holds               *bool         // whether the interval of the slope holds the true one; nil where there is none, or too little signal
 	Took                time.Duration // to judge
 }
 
@@ -58,7 +58,7 @@ func Judge(t *corpus.Trace) Outcome {
 	points := t.Series[0].Points
 	o.Predict, o.Regression = predictLinear(points), regression(points)
 	o.steps(t, r.Marks)
-	if t.PerHour != 0 && o.Trend.PerHourLow != nil && o.Trend.PerHourHigh != nil && o.Positive {
+	if t.PerHour != 0 && t.SNR() >= Enough-1e-9 && o.Trend.PerHourLow != nil && o.Trend.PerHourHigh != nil && o.Positive {
 		holds := *o.Trend.PerHourLow <= t.PerHour && t.PerHour <= *o.Trend.PerHourHigh
 		o.Holds = &holds
 	}

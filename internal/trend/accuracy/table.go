@@ -142,7 +142,7 @@ func measures(w io.Writer, outs []Outcome) {
 	}
 	slices.Sort(took)
 	fmt.Fprintf(w, "steps: of %d traces judged stepping, %d of %d true steps found within one sample (%.4f)\n", stepping, hit, all, part(hit, all))
-	fmt.Fprintf(w, "intervals: the 95 %% interval holds the true slope in %d of %d traces with linear growth (%.3f)\n", holds, intervals, part(holds, intervals))
+	fmt.Fprintf(w, "intervals: the 95 %% interval holds the true slope in %d of %d traces with linear growth of enough signal (%.3f)\n", holds, intervals, part(holds, intervals))
 	if len(took) > 0 {
 		fmt.Fprintf(w, "time to judge a process: median %v, longest %v\n", took[len(took)/2].Round(10*time.Microsecond), took[len(took)-1].Round(10*time.Microsecond))
 	}

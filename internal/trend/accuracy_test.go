@@ -1,0 +1,76 @@
+package trend_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"stanch/internal/trend/accuracy"
+	"stanch/internal/trend/corpus"
+)
+
+// The seeds of the test are fixed, and none of them was used while the
+// detectors were made. make accuracy runs more, and others.
+var testSeeds = []uint64{1_000_003, 1_000_033, 1_000_037}
+
+const (
+	leastPrecision = 0.98
+	leastRecall    = 0.95
+)
+
+func TestAccuracy(t *testing.T) {
+	recorded, err := accuracy.Recorded(filepath.Join("..", "..", "testdata", "series", "real"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(recorded) == 0 {
+		t.Error("no recordings of real programs")
+	}
+	outs := accuracy.Run(accuracy.Jobs(corpus.Shapes[:7], testSeeds))
+	outs = append(outs, accuracy.Run(accuracy.Jobs(corpus.Shapes[7:], testSeeds[:1]))...)
+	outs = append(outs, recorded...)
+	s := accuracy.Count(outs, accuracy.Stanch)
+	t.Logf("%d traces, %d leaks: precision %.4f, recall %.4f", s.Traces, s.Leaks, s.Precision(), s.Recall())
+	if s.Precision() < leastPrecision || s.Recall() < leastRecall {
+		var b strings.Builder
+		accuracy.Print(&b, outs)
+		t.Errorf("precision %.4f, want %g; recall %.4f, want %g\n%s", s.Precision(), leastPrecision, s.Recall(), leastRecall, &b)
+	}
+	hit, all := 0, 0
+	for i := range outs {
+		hit, all = hit+outs[i].StepsHit, all+outs[i].StepsAll
+	}
+	if all < 100 || float64(hit) < 0.95*float64(all) {
+		t.Errorf("%d of %d steps were found within one sample", hit, all)
+	}
+	// The other methods must not be better in both, or the work is in vain.
+	for name, method := range map[string]func(*accuracy.Outcome) bool{"predict_linear": accuracy.PredictLinear, "regression": accuracy.Regression} {
+		if r := accuracy.Count(outs, method); r.Precision() >= s.Precision() {
+			t.Errorf("%s has a precision of %.3f", name, r.Precision())
+		}
+	}
+}
+
+// TestCorpusIsReproducible holds that a seed gives the same trace, and that
+// signal and noise are what the trace says.
+func TestCorpusIsReproducible(t *testing.T) {
+	for _, f := range corpus.Families() {
+		a, b := corpus.Make(f, corpus.Shapes[4], 6, 5), corpus.Make(f, corpus.Shapes[4], 6, 5)
+		if a == nil {
+			continue
+		}
+		if string(corpus.Text(a)) != string(corpus.Text(b)) {
+			t.Errorf("%s: two traces of one seed differ", f.Name)
+		}
+		if other := corpus.Make(f, corpus.Shapes[4], 6, 6); string(corpus.Text(a)) == string(corpus.Text(other)) {
+			t.Errorf("%s: two seeds give one trace", f.Name)
+		}
+		if f.Leak != (a.Signal > 0) {
+			t.Errorf("%s: leak is %v, signal %g", f.Name, f.Leak, a.Signal)
+		}
+		back, err := accuracy.Parse(corpus.Text(a))
+		if err != nil || len(back) != 1 || back[0].Leak != f.Leak || len(back[0].Series[0].Points) != len(a.Series[0].Points) {
+			t.Errorf("%s: written and read it is %v, %v", f.Name, back, err)
+		}
+	}
+}
