@@ -45,6 +45,7 @@ func (h *Host) meet(pid int) {
 		return // gone meanwhile, or hidden: hidepid of proc(5)
 	}
 	if p == nil || p.ID.Start != pulse.Start {
+		pulse.Virtual, pulse.RSS, pulse.Anonymous = 0, 0, 0 // of the last owner of the PID
 		p = &process{comm: pulse.Comm}
 		p.ID = leak.ProcID{PID: pid, Start: pulse.Start}
 		p.Started = h.started(pulse.Start)

@@ -1,5 +1,7 @@
-// Package sampler reads the numbers of a process on a tick: memory,
-// descriptors by class, threads, limits. It costs the target nothing.
+// Package sampler reads numbers on a tick: Sampler those of one process, Host
+// those of all processes, of their control groups and of the host. Sampler
+// costs the target nothing; what Host costs it, page tables that are walked, is
+// said there and bounded.
 package sampler
 
 import (
