@@ -46,38 +46,3 @@ func (w *Window) add(p Point) {
 		w.Low, w.LowAt = p.Value, p.At
 	}
 }
-
-// Join sums up neighbouring windows so that about n are left. A window that
-// would be made of fewer points than half of the others is still given.
-func Join(ws []Window, n int) []Window {
-	if len(ws) <= n || n < 1 {
-		return ws
-	}
-	first, last := ws[0].From, ws[len(ws)-1].To
-	span := float64(last-first) + 1
-	out := make([]Window, 0, n)
-	current := -1
-	for _, w := range ws {
-		k := min(int(float64((w.From+w.To)/2-first)/span*float64(n)), n-1)
-		if k != current || len(out) == 0 {
-			current = k
-			out = append(out, w)
-			continue
-		}
-		out[len(out)-1] = out[len(out)-1].with(w)
-	}
-	return out
-}
-
-func (w Window) with(o Window) Window {
-	n, m := float64(w.Count), float64(o.Count)
-	d := o.Mean - w.Mean
-	w.Variance = (w.Variance*n+o.Variance*m)/(n+m) + d*d*n*m/((n+m)*(n+m))
-	w.Mean += d * m / (n + m)
-	w.Count += o.Count
-	w.To, w.High = o.To, max(w.High, o.High)
-	if o.Low < w.Low {
-		w.Low, w.LowAt = o.Low, o.LowAt
-	}
-	return w
-}
