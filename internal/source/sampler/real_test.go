@@ -351,7 +351,7 @@ func TestNoGrowthReal(t *testing.T) {
 	t.Cleanup(func() { _ = h.Close() })
 	var stamper Stamper
 	fds := 0
-	for i := range 60 {
+	for i := range 30 {
 		cmd := exec.Command("sleep", "60")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
