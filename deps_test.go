@@ -45,7 +45,7 @@ var arrows = map[string][]string{
 	"source/sampler":     {"leak", "proc", "series"},
 	"detect":             {"leak", "ledger"},
 	"fixture":            {},
-	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/logfile", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend", "ui/term"},
+	"app":                {"leak", "proc", "ptrace", "record", "ledger", "render", "suppress", "detect", "symbol", "unwind", "source/descriptors", "source/fdcalls", "source/fdtrace", "source/heap", "source/logfile", "source/probe", "source/sampler", "series", "series/tsdb", "logs", "metrics", "trend", "ui/term", "ui/web"},
 }
 
 // libraries lists who may import a third-party module.

@@ -73,6 +73,30 @@ func (h *historian) names(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// living are those of the services that have a process, or a cgroup, at the
+// end of the time, and the host.
+func (h *historian) living(ctx context.Context, names []string) ([]string, error) {
+	all, err := h.past.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.PID, series.CgroupMemory}}, h.to-recent, h.to)
+	if err != nil {
+		return nil, err
+	}
+	byService := map[string][]series.Series{}
+	for _, s := range all {
+		byService[s.Key.Service] = append(byService[s.Key.Service], s)
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+		if n == hostName {
+			return false
+		}
+		ended := endedWorkers(byService[n], h.to)
+		return !slices.ContainsFunc(byService[n], func(s series.Series) bool { return !ended[s.Key.Worker] })
+	}), nil
+}
+
+// recent is how far back a sign of life is looked for, ms: the slowest watch
+// samples each five minutes.
+const recent = 30 * 60_000
+
 // service judges one service. With charts, all that can be drawn of it comes
 // too.
 func (h *historian) service(ctx context.Context, name string, charts bool) (leak.ReportService, error) {
@@ -91,6 +115,9 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 	}
 	judged := trend.Judge(&trend.History{Service: name, Series: all, Host: h.host, From: h.from, To: h.to})
 	s := leak.ReportService{Name: name, Kind: kindOf(name), Workers: workers(all), Trends: judged.Trends, Marks: judged.Marks}
+	// What a process grew by that has ended is nobody's any more.
+	ended := endedWorkers(all, h.to)
+	s.Trends = slices.DeleteFunc(s.Trends, func(t leak.ReportTrend) bool { return ended[t.Worker] })
 	// Addresses cost nothing: without a limit on them it is the memory that
 	// counts.
 	s.Marks = slices.DeleteFunc(s.Marks, func(m leak.ReportMark) bool {
@@ -121,6 +148,25 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 func (h *historian) match(service string) tsdb.Match {
 	return tsdb.Match{Service: service, Host: service == hostName, Step: h.step}
 }
+
+// endedWorkers are those of which the last samples are missing.
+func endedWorkers(all []series.Series, to int64) map[string]bool {
+	out := map[string]bool{}
+	silent := max(missing*sampleTime(all).Milliseconds(), leastMissing)
+	for _, s := range all {
+		if last, ok := s.Last(); ok && s.Key.Metric == series.PID && last.At < to-silent {
+			out[s.Key.Worker] = true
+		}
+	}
+	return out
+}
+
+// How many samples must be missing, and for how long in ms, until a process is
+// taken for ended: a nanny may need a moment to start the next one.
+const (
+	missing      = 5
+	leastMissing = 30_000
+)
 
 // correlate says which log templates come before the moments at which what
 // grows does so. Those are the steps that were found, or where it grows by many

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -13,7 +14,11 @@ import (
 
 	"stanch/internal/leak"
 	"stanch/internal/render"
+	"stanch/internal/ui/web"
 )
+
+// formats are all formats of a report, the default first.
+var formats = append(slices.Clone(render.Formats), render.Format{Name: "html", Ext: ".html", Type: "text/html; charset=utf-8", Write: web.HTML})
 
 // output is where a report goes and what makes the exit code.
 type output struct {
@@ -28,7 +33,7 @@ type output struct {
 
 func (o *output) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", "", "text or json; without it, what the extension of -o says, else text")
+	f.StringVar(&o.format, "format", "", "text, json or html; without it, what the extension of -o says, else text")
 	f.StringVarP(&o.file, "output", "o", "", "write the report to this file (mode 0600) instead of standard output")
 	f.BoolVar(&o.force, "force", false, "overwrite the output file")
 	f.StringVar(&o.failOn, "fail-on", "leak", "exit 3 from this severity on: error, leak, growth, risk, or none")
@@ -57,7 +62,7 @@ func (o *output) renderer() (render.Format, error) {
 	name := o.format
 	if name == "" && o.file != "" {
 		ext := filepath.Ext(o.file)
-		for _, f := range render.Formats {
+		for _, f := range formats {
 			if f.Ext == ext {
 				return f, nil
 			}
@@ -67,7 +72,7 @@ func (o *output) renderer() (render.Format, error) {
 		name = "text"
 	}
 	var names []string
-	for _, f := range render.Formats {
+	for _, f := range formats {
 		if f.Name == name {
 			return f, nil
 		}

@@ -61,7 +61,6 @@ restarts, and which log lines come before growth.
 	}
 	f.out.flags(cmd)
 	fl := cmd.Flags()
-	fl.Lookup("format").Usage = "text, json or html; without it, what the extension of -o says, else text"
 	fl.DurationVar(&f.since, "since", 7*24*time.Hour, "how far back to look")
 	fl.DurationVar(&f.look, "for", 10*time.Second, "how long to sample when there is no history")
 	fl.StringVar(&f.data, "data", "", "read the history in this directory, or ask the watch that writes it (default "+dataDir()+")")
@@ -153,6 +152,11 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 		}
 		if len(chosen) == 0 {
 			return nil, codeError{ExitUsage, noService(q.Service, names)}
+		}
+	}
+	if q.Service == "" {
+		if chosen, err = h.living(ctx, names); err != nil {
+			return nil, err
 		}
 	}
 	var services []leak.ReportService

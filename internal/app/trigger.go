@@ -89,6 +89,7 @@ func (t *trigger) diagnose(ctx context.Context, target *proc.Target, file string
 	}
 	// Interrupted, not killed: the probe must be taken out first.
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "diagnose", "--quiet", "--for", t.long.String(), "-o", file, strconv.Itoa(target.ID.PID))
+	cmd.Args[0] = os.Args[0]
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	out, err := cmd.CombinedOutput()

@@ -110,6 +110,13 @@ func (j *jury) began(s series.Sample) {
 	}
 }
 
+// resume has a service judged that an earlier watch kept: its lows are not
+// known any more.
+func (j *jury) resume(name string, now int64) {
+	s := j.service(name, now)
+	s.first, s.rising = 0, true
+}
+
 func (j *jury) service(name string, now int64) *judged {
 	if name == "" {
 		name = hostName

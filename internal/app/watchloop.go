@@ -62,9 +62,6 @@ func (a *app) newWatch(ctx context.Context, word string, f *watchFlags) (*watch,
 	if w.store, err = tsdb.Open(f.data, tsdb.Options{MaxBytes: int64(f.maxSize), Retention: f.retention, Log: logger(w.say)}); err != nil {
 		return nil, err
 	}
-	if err := w.resume(ctx); err != nil {
-		return nil, errors.Join(err, w.store.Close())
-	}
 	if f.remote != "" {
 		w.remote, err = tsdb.NewRemote(f.remote, tsdb.RemoteOptions{TokenFile: f.remoteToken, Version: a.version, Log: logger(w.say)})
 		if err != nil {
@@ -73,6 +70,9 @@ func (a *app) newWatch(ctx context.Context, word string, f *watchFlags) (*watch,
 	}
 	w.page = metrics.NewPage(metrics.Options{Version: a.version})
 	w.jury = newJury(w.store, f.judge, judgedSince)
+	if err := w.resume(ctx); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
 	if f.diagnoseOn == "leak" {
 		w.trigger = &trigger{dir: f.reportsDir(), every: f.diagnoseEvery, long: f.diagnoseFor, say: w.say}
 	}
@@ -102,8 +102,8 @@ func (w *watch) only(ctx context.Context, a *app, word string) error {
 // resumeSince is how far back an earlier watch's places are looked for.
 const resumeSince = 24 * time.Hour
 
-// resume goes on where the last watch ended: with its times, its places and
-// its log templates.
+// resume goes on where the last watch ended: with its times, its places, its
+// services and its log templates.
 func (w *watch) resume(ctx context.Context) error {
 	newest := w.store.Newest()
 	if newest == 0 {
@@ -129,6 +129,7 @@ func (w *watch) resume(ctx context.Context) error {
 	}
 	for _, p := range known {
 		w.host.Known = append(w.host.Known, *p)
+		w.jury.resume(p.Service, newest)
 	}
 	templates, err := w.store.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.Log}}, newest-judgedSince.Milliseconds(), newest)
 	if err != nil {
