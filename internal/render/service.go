@@ -28,6 +28,9 @@ func HeadOf(s *leak.ReportService) string {
 	case 0:
 	case 1:
 		w := &s.Workers[0]
+		if w.PID == 0 {
+			break
+		}
 		who := fmt.Sprintf("pid %d", w.PID)
 		if up := s.To.Sub(w.Started); !w.Started.IsZero() && up > 0 {
 			who += " up " + leak.FormatDuration(up)
@@ -97,10 +100,13 @@ func still(t *leak.ReportTrend) string {
 		return "go up and down"
 	case t.Verdict == leak.VerdictPeriodic:
 		return "goes up and down"
-	case many:
+	case t.Verdict == leak.VerdictSaturating && many:
 		return "fill up and stop"
+	case t.Verdict == leak.VerdictSaturating:
+		return "fills up and stops"
 	}
-	return "fills up and stops"
+	// A report of a later version may know more verdicts.
+	return "is " + Clean(t.Verdict)
 }
 
 // whose names a trend, with its process where there are several.

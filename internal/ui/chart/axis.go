@@ -25,9 +25,9 @@ const reach = 2.0
 func Values(s *leak.ReportService, c *leak.ReportChart, steps int) Axis {
 	low, high := Extent(c)
 	var a Axis
-	if c.Limit != nil && *c.Limit > 0 && *c.Limit <= reach*high {
+	if limit, ok := Limit(c); ok && limit <= reach*high {
 		a.Limit = true
-		high = max(high, *c.Limit)
+		high = max(high, limit)
 	}
 	t := trend(s, c)
 	if steady := t != nil && t.Verdict == leak.VerdictSteady; low >= 0 && (steady || low < high/2) {

@@ -116,9 +116,10 @@ func Concerns(m *leak.ReportMark, c *leak.ReportChart) bool {
 	return true
 }
 
-// Marks are those that a chart shows. Log lines are shown where the steps are
+// Marks are those that a chart shows, within the time of the service. Log lines are shown where the steps are
 // that follow them; where nothing steps, on each chart.
 func Marks(s *leak.ReportService, c *leak.ReportChart) []*leak.ReportMark {
+	from, to := Span(s)
 	steps, own := false, false
 	for i := range s.Marks {
 		if m := &s.Marks[i]; m.Kind == leak.MarkStep {
@@ -128,11 +129,20 @@ func Marks(s *leak.ReportService, c *leak.ReportChart) []*leak.ReportMark {
 	}
 	var out []*leak.ReportMark
 	for i := range s.Marks {
-		if m := &s.Marks[i]; Concerns(m, c) && (m.Kind != leak.MarkLog || own || !steps) {
+		m := &s.Marks[i]
+		if at := unix(m.At); at >= from && at <= to && Concerns(m, c) && (m.Kind != leak.MarkLog || own || !steps) {
 			out = append(out, m)
 		}
 	}
 	return out
+}
+
+// Limit is the limit of a chart; ok is false when it has none.
+func Limit(c *leak.ReportChart) (v float64, ok bool) {
+	if c.Limit == nil || *c.Limit <= 0 {
+		return 0, false
+	}
+	return *c.Limit, true
 }
 
 // Name is the title of a chart, with the worker where a service has several.

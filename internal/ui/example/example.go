@@ -32,6 +32,7 @@ func Reports() map[string]*leak.Report {
 		"steady":      report(steady("cron.service", 611, 4e6), steady("sshd.service", 702, 9e6), cache()),
 		"one_steady":  report(steady("cron.service", 611, 4e6)),
 		"hostile":     report(hostile()),
+		"odd":         report(odd()),
 		"bare":        report(leak.ReportService{Name: "new.service", Kind: "unit", From: Now, To: Now}),
 	}
 	for _, r := range all {
@@ -335,6 +336,31 @@ func hostile() leak.ReportService {
 		s.Marks[i].Text = Hostile
 	}
 	return s
+}
+
+// odd has what is allowed and seldom: one point, values below zero and beyond
+// all measure, marks outside the time shown, no names.
+func odd() leak.ReportService {
+	h := watched("", "", 0, time.Hour, time.Minute)
+	h.chart(rss, "", func(at time.Time) float64 { return -3e6 * at.Sub(h.From).Minutes() })
+	h.chart(fds, "huge", func(at time.Time) float64 { return 1e17 * at.Sub(h.From).Minutes() })
+	h.chart(threads, "tiny", func(at time.Time) float64 { return 1 }).Points[3][1] = 1 + 1e-9
+	h.chart(rss, "one point", func(at time.Time) float64 { return 7e6 })
+	h.Charts[3].Points = h.Charts[3].Points[:1]
+	h.Charts[2].Limit, h.Charts[0].Limit = ptr(0.0), ptr(-5.0)
+	h.Charts[1].Limit, h.Charts[1].LimitName = ptr(6.5e18), "the end"
+	h.mark(h.From.Add(-time.Hour), leak.MarkRestart, "", 0, "")
+	h.mark(time.Time{}, leak.MarkGap, "", -1, "")
+	h.mark(h.To.Add(time.Hour), leak.MarkOOM, "", 0, "")
+	h.mark(h.From, "", "", 0, "")
+	h.Workers[0].Started = h.To.Add(time.Hour)
+	h.Trends = []leak.ReportTrend{
+		{Verdict: leak.VerdictGrowing, Now: -1, PerHour: ptr(-0.3), Exhaustion: &leak.Exhaustion{InS: 1e30, LowS: ptr(-1.0), HighS: ptr(1e300)}, Strength: 1},
+		{Verdict: "something new", Now: 1e30},
+		{Verdict: leak.VerdictUnknown},
+	}
+	h.Logs = []leak.ReportLog{{P: 2}}
+	return h.ReportService
 }
 
 func last(c *leak.ReportChart) float64 { return c.Points[len(c.Points)-1][1] }

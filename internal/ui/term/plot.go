@@ -71,8 +71,8 @@ func (p *page) background(cv *canvas, c *leak.ReportChart, axis chart.Axis) {
 		}
 	}
 	restarts := map[int]bool{}
-	for i := range p.s.Marks {
-		if m := &p.s.Marks[i]; m.Kind == leak.MarkRestart && chart.Concerns(m, c) {
+	for _, m := range chart.Marks(p.s, c) {
+		if m.Kind == leak.MarkRestart {
 			restarts[p.column(float64(m.At.UnixMilli())/1000, p.plot)] = true
 		}
 	}
@@ -159,8 +159,9 @@ func (p *page) marks(b *strings.Builder, c *leak.ReportChart, first bool) {
 		cells := make([]cell, p.plot)
 		found := false
 		for i := range p.s.Marks {
-			if k := &p.s.Marks[i]; k.Kind == m.kind && (m.kind != leak.MarkStep || chart.Concerns(k, c)) {
-				cells[p.column(float64(k.At.UnixMilli())/1000, p.plot)] = cell{r, m.st}
+			k := &p.s.Marks[i]
+			if at := float64(k.At.UnixMilli()) / 1000; k.Kind == m.kind && at >= p.from && at <= p.to && (m.kind != leak.MarkStep || chart.Concerns(k, c)) {
+				cells[p.column(at, p.plot)] = cell{r, m.st}
 				found = true
 			}
 		}

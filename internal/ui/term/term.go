@@ -167,8 +167,8 @@ func (p *page) title(b *strings.Builder, c *leak.ReportChart, axis chart.Axis) {
 	now := c.Points[len(c.Points)-1][1]
 	facts := fmt.Sprintf("now %s, lowest %s, highest %s", chart.Label(now, c.Bytes), chart.Label(low, c.Bytes), chart.Label(high, c.Bytes))
 	name := p.text(chart.Name(p.s, c))
-	if c.Limit != nil && !axis.Limit {
-		if far := fmt.Sprintf("%s, %s %s", facts, p.text(c.LimitName), chart.Label(*c.Limit, c.Bytes)); utf8.RuneCountInString(far+name)+2 <= p.o.Width {
+	if limit, ok := chart.Limit(c); ok && !axis.Limit {
+		if far := fmt.Sprintf("%s, %s %s", facts, p.text(c.LimitName), chart.Label(limit, c.Bytes)); utf8.RuneCountInString(far+name)+2 <= p.o.Width {
 			facts = far
 		}
 	}

@@ -49,6 +49,7 @@ func TestGoldens(t *testing.T) {
 		{"load", Options{}},
 		{"hostile", Options{ASCII: true}},
 		{"bare", Options{}},
+		{"odd", Options{}},
 	} {
 		name := c.name
 		if c.o.Width > 0 {

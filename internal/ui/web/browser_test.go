@@ -221,7 +221,7 @@ func TestBrowser(t *testing.T) {
 		b.quiet()
 	})
 	t.Run("narrow", func(t *testing.T) {
-		for _, name := range []string{"host", "steps"} {
+		for _, name := range []string{"host", "steps", "odd"} {
 			b := open(t, chromium, rendered(t, reports[name]), 400, 800)
 			b.wait(`document.querySelectorAll("canvas").length > 0`)
 			narrow(t, b)

@@ -220,8 +220,8 @@ func figureOf(i int, s *leak.ReportService, c *leak.ReportChart) figure {
 		Index: indexOf(s, c), Service: i, Name: render.Clean(chart.Name(s, c)),
 		Facts: fmt.Sprintf("now %s, lowest %s, highest %s", chart.Label(c.Points[len(c.Points)-1][1], c.Bytes), chart.Label(low, c.Bytes), chart.Label(high, c.Bytes)),
 	}
-	if c.Limit != nil {
-		f.Limit = fmt.Sprintf("%s %s", render.Clean(c.LimitName), chart.Label(*c.Limit, c.Bytes))
+	if limit, ok := chart.Limit(c); ok {
+		f.Limit = fmt.Sprintf("%s %s", render.Clean(c.LimitName), chart.Label(limit, c.Bytes))
 	}
 	f.Picture, f.Values, f.Times = picture(s, c)
 	return f

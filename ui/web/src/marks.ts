@@ -24,7 +24,7 @@ export function drawHoles(u: uPlot, holes: [number, number][], colours: Colours)
 export function drawLimit(u: uPlot, limit: number, name: string, colours: Colours) {
   const { ctx, bbox } = u;
   const top = u.scales.y?.max ?? 0;
-  if (limit > top) return;
+  if (limit <= 0 || limit > top) return;
   const dpr = devicePixelRatio;
   const y = Math.round(u.valToPos(limit, "y", true));
   ctx.save();
