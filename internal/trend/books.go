@@ -9,7 +9,7 @@ import (
 // books are a history, made ready: series by key, workers, lives.
 type books struct {
 	*History
-	series  map[series.Key]series.Series
+	series  map[series.Key]series.Series // of the service, without its name
 	host    map[series.Key]series.Series
 	workers []string // of processes, and "" for cgroup and host
 	lost    []lost   // time that the clock tells and nothing could happen in
@@ -37,6 +37,7 @@ func newBooks(h *History) *books {
 	for _, s := range h.Series {
 		s.Points = series.Clean(s.Points)
 		s = s.Between(h.From, h.To)
+		s.Key.Service = "" // there is one
 		b.series[s.Key] = s
 		if !slices.Contains(b.workers, s.Key.Worker) {
 			b.workers = append(b.workers, s.Key.Worker)
@@ -46,13 +47,9 @@ func newBooks(h *History) *books {
 	return b
 }
 
-// find gives a series of the service, or of the host.
+// find gives a series of the service that has no parts.
 func (b *books) find(m series.Metric, worker string) []series.Point {
-	s, ok := b.series[series.Key{Metric: m, Service: b.Service, Worker: worker}]
-	if !ok {
-		return nil
-	}
-	return s.Points
+	return b.series[series.Key{Metric: m, Worker: worker}].Points
 }
 
 // awake takes from the times what the clock said too much: sleeps and jumps.
@@ -105,7 +102,7 @@ func (b *books) resource(r *resource, worker string) ([]series.Point, series.Met
 		return nil, ""
 	}
 	for _, m := range r.metrics {
-		ps := b.find(m, worker)
+		ps := b.series[series.Key{Metric: m, Worker: worker, Part: r.part}].Points
 		if len(ps) == 0 {
 			continue
 		}
@@ -139,7 +136,7 @@ func sum(a, slow []series.Point) []series.Point {
 // window: by its start time, or where that is not known, by its PID.
 func (b *books) births(worker string) []int64 {
 	for _, m := range []series.Metric{series.Started, series.PID} {
-		ps := b.find(m, worker)
+		ps := b.series[series.Key{Metric: m, Worker: worker, Part: r.part}].Points
 		if len(ps) == 0 {
 			continue
 		}

@@ -17,6 +17,11 @@ func (p *Pass) rhythm(words string) {
 // growth puts the slope of r into the trend.
 func (p *Pass) growth(r rise) {
 	p.best = r
+	if span := p.curve.span(); span > 0 {
+		// The size of a step that was taken out is not known better than this.
+		r.low -= restOfSteps * p.leveled / span
+		r.high += restOfSteps * p.leveled / span
+	}
 	p.trend.PerHour = &r.slope
 	if !math.IsInf(r.low, 0) && !math.IsNaN(r.low) {
 		p.trend.PerHourLow, p.trend.PerHourHigh = &r.low, &r.high

@@ -171,6 +171,22 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// TestHost judges what the host itself has, where its series have no service.
+func TestHost(t *testing.T) {
+	var all []series.Series
+	for _, part := range []string{"all", "tcp", "udp"} {
+		s := of(series.HostSockets, 720, 10_000, func(i int) float64 { return float64(400 + i/5) })
+		s.Key = series.Key{Metric: series.HostSockets, Part: part}
+		all = append(all, s)
+	}
+	h := history(all...)
+	h.Service = "host"
+	got := only(t, h)
+	if got.Resource != "sockets" || got.Verdict != leak.VerdictGrowing || got.Now != 400+719/5 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestNothingChangesTheVerdict moves and scales traces.
 func TestNothingChangesTheVerdict(t *testing.T) {
 	for _, f := range corpus.Families() {

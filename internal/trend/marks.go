@@ -53,8 +53,8 @@ func (b *books) restarts(worker string) (out []leak.ReportMark) {
 
 // kills are the OOM kills of the cgroup, and of the host when it is judged.
 func (b *books) kills() (out []leak.ReportMark) {
-	killed := b.series[series.Key{Metric: series.CgroupEvents, Service: b.Service, Part: "oom_kill"}].Points
-	if b.Service == "" {
+	killed := b.series[series.Key{Metric: series.CgroupEvents, Part: "oom_kill"}].Points
+	if len(killed) == 0 {
 		killed = b.find(series.HostOOMKills, "")
 	}
 	for i := 1; i < len(killed); i++ {

@@ -77,8 +77,8 @@ func newPass(b *books, r *resource, worker string) *Pass {
 	p := &Pass{books: b, resource: r, metric: m, worker: worker, points: b.awake(ps)}
 	info, _ := series.Describe(m)
 	p.trend = leak.ReportTrend{Metric: string(m), Resource: r.name, Worker: worker, Bytes: info.Bytes, Now: ps[len(ps)-1].Value, Detectors: []string{}, Evidence: []string{}}
-	if pid, ok := b.series[series.Key{Metric: series.PID, Service: b.Service, Worker: worker}]; ok && worker != "" && len(pid.Points) > 0 {
-		p.trend.PID = int(pid.Points[len(pid.Points)-1].Value)
+	if pid := b.find(series.PID, worker); worker != "" && len(pid) > 0 {
+		p.trend.PID = int(pid[len(pid)-1].Value)
 	}
 	p.divide()
 	p.judgeLife(p.lives[len(p.lives)-1])

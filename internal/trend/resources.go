@@ -7,6 +7,7 @@ type resource struct {
 	name    string
 	metrics []series.Metric // the first of which there is a series is judged
 	plus    series.Metric   // added to it, "" for none
+	part    string          // of the metric that is judged, "" where it has none
 	of      owner
 	// least is the growth below which nothing is said: less is in any program.
 	least float64
@@ -35,5 +36,5 @@ var resources = []resource{
 	{name: "tasks", metrics: []series.Metric{series.CgroupTasks}, of: ofCgroup, least: 4, step: 1},
 	{name: "slab", metrics: []series.Metric{series.HostSlab}, of: ofHost, least: 4 << 20, step: 1 << 20},
 	{name: "open files", metrics: []series.Metric{series.HostFiles}, of: ofHost, least: 64, step: 16},
-	{name: "sockets", metrics: []series.Metric{series.HostSockets}, of: ofHost, least: 16, step: 4},
+	{name: "sockets", metrics: []series.Metric{series.HostSockets}, part: "all", of: ofHost, least: 16, step: 4},
 }
