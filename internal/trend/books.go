@@ -26,6 +26,7 @@ func newBooks(h *History) *books {
 	b := &books{History: h, series: map[series.Key]series.Series{}, host: map[series.Key]series.Series{}}
 	for _, s := range h.Host {
 		s.Points = series.Clean(s.Points)
+		s.Key.Service = ""
 		b.host[s.Key] = s
 	}
 	for _, m := range []series.Metric{series.Suspended, series.ClockJumps} {
@@ -136,7 +137,7 @@ func sum(a, slow []series.Point) []series.Point {
 // window: by its start time, or where that is not known, by its PID.
 func (b *books) births(worker string) []int64 {
 	for _, m := range []series.Metric{series.Started, series.PID} {
-		ps := b.series[series.Key{Metric: m, Worker: worker, Part: r.part}].Points
+		ps := b.find(m, worker)
 		if len(ps) == 0 {
 			continue
 		}
