@@ -16,13 +16,14 @@ import (
 // How files are followed.
 const (
 	// pace is how often a file is looked at: two system calls when nothing was
-	// written. It bounds the error of times of arrival.
-	pace = 100 * time.Millisecond
+	// written. Lines of one look arrived when the file was last written to; of
+	// several writes the earlier ones are that much older at most.
+	pace = 200 * time.Millisecond
 	// oldFor is how long a file that was renamed is read on after its last
 	// line: programs write to it until they are told to open the new one.
 	oldFor = 10 * time.Second
 	// most is how many files that had the name are read at a time.
-	most = 4
+	most = 8
 	// behind is how much may be written between two looks. What is more is
 	// left out, so that a program that writes without end cannot keep us busy.
 	behind = 64 << 20
@@ -103,29 +104,74 @@ func (f *follower) begin(t *tail) error {
 	return nil
 }
 
-// reopen opens what has the name now, when that is another file.
+// reopen opens what has the name now, when that is another file, and those
+// that had it since the last look.
 func (f *follower) reopen() {
 	info, err := os.Stat(f.source.Path)
-	if err != nil || slices.ContainsFunc(f.tails, func(t *tail) bool { return os.SameFile(t.info, info) }) {
+	if err != nil {
 		return // while the name is gone the file may still be written to
 	}
-	t, err := open(f.source.Path)
-	if err != nil {
-		if why := pathless(err).Error(); why != f.refused && !errors.Is(err, fs.ErrNotExist) {
-			f.refused = why
-			f.source.note("the new file is not read: %s", why)
-		}
+	if i := f.index(info); i >= 0 {
+		current := f.tails[i] // an old one may have its name back
+		f.tails = append(slices.Delete(f.tails, i, i+1), current)
 		return
 	}
-	f.refused = ""
+	for _, path := range f.missed() {
+		_ = f.add(path) // it is gone, or cannot be read: the new one says why
+	}
+	why := ""
+	if err := f.add(f.source.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		why = pathless(err).Error()
+		if why != f.refused {
+			f.source.note("the new file is not read: %s", why)
+		}
+	}
+	f.refused = why
+}
+
+// index finds the file among those that are followed, -1 when it is none.
+func (f *follower) index(info fs.FileInfo) int {
+	return slices.IndexFunc(f.tails, func(t *tail) bool { return os.SameFile(t.info, info) })
+}
+
+// missed lists the files that came and went between two looks, the oldest
+// first: those that are numbered behind the new one and before a known one.
+func (f *follower) missed() []string {
+	var paths []string
+	for n := 1; n < most; n++ {
+		path := fmt.Sprintf("%s.%d", f.source.Path, n)
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil
+		}
+		if f.index(info) >= 0 {
+			slices.Reverse(paths)
+			return paths
+		}
+		paths = append(paths, path)
+	}
+	return nil
+}
+
+// add follows a file more, from its begin.
+func (f *follower) add(path string) error {
+	t, err := open(path)
+	if err != nil {
+		return err
+	}
+	if f.index(t.info) >= 0 { // the names moved on meanwhile
+		t.file.Close()
+		return nil
+	}
 	for _, old := range f.tails {
 		// A copy that takes the place of the file (sed -i, an editor) has the
 		// lines that were read.
 		if !t.stream && old.copiedTo(t) {
-			t.offset, t.last = old.offset, old.last
+			t.offset, t.last = old.offset, slices.Clone(old.last)
 		}
 	}
 	f.tails = append(f.tails, t)
+	return nil
 }
 
 // drain reads what was written to a file since the last look.
@@ -142,11 +188,11 @@ func (f *follower) drain(ctx context.Context, t *tail) {
 			return
 		}
 	}
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && (t.stream || t.offset < t.size) {
 		n, err := t.next(f.buf)
 		if n > 0 {
 			t.active = time.Now()
-			t.lines.add(f.buf[:n], now(), emit)
+			t.lines.add(f.buf[:n], t.arrival(), emit)
 		}
 		if n == 0 || err != nil {
 			return

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -117,6 +116,7 @@ func must(t *testing.T, err error) {
 }
 
 func TestAppended(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	write(t, log, "old\nbegun ")
 	f := follow(t, &Source{Path: log})
@@ -151,6 +151,7 @@ func TestPieces(t *testing.T) {
 }
 
 func TestFileThatComesLater(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	f := follow(t, &Source{Path: log})
 	write(t, log, "one\n")
@@ -163,6 +164,7 @@ func TestFileThatComesLater(t *testing.T) {
 // TestRenamed renames the log as logrotate does; the program writes to the old
 // one until it opens the new one.
 func TestRenamed(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	write(t, log, "")
 	f := follow(t, &Source{Path: log})
@@ -181,7 +183,7 @@ func TestRenamed(t *testing.T) {
 		f.want(want...)
 	}
 	if n := len(openFiles(t, log)); n > most {
-		t.Errorf("%d files are open", n)
+		t.Errorf("%d files are open, want %d at most", n, most)
 	}
 }
 
@@ -199,6 +201,7 @@ func openFiles(t *testing.T, path string) []string {
 }
 
 func TestTruncated(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	write(t, log, "")
 	f := follow(t, &Source{Path: log})
@@ -221,6 +224,7 @@ func TestTruncated(t *testing.T) {
 // TestHole truncates the log of a program that does not append: it goes on at
 // its old place, behind a hole.
 func TestHole(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	file, err := os.Create(log)
 	must(t, err)
@@ -238,6 +242,7 @@ func TestHole(t *testing.T) {
 }
 
 func TestReplacedByACopy(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	old := strings.Repeat("an old line\n", 20)
@@ -249,6 +254,7 @@ func TestReplacedByACopy(t *testing.T) {
 }
 
 func TestLinkThatIsChanged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "current")
 	write(t, filepath.Join(dir, "a"), "old\n")
@@ -263,6 +269,7 @@ func TestLinkThatIsChanged(t *testing.T) {
 }
 
 func TestFIFO(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	must(t, syscall.Mkfifo(log, 0o600))
 	f := follow(t, &Source{Path: log})
@@ -291,7 +298,7 @@ func TestBurst(t *testing.T) {
 }
 
 // TestArrival holds that lines without a time get that of their arrival: three
-// in four within 0.2 s, on a machine that does other things as well.
+// in four within 0.1 s, on a machine that does other things as well.
 func TestArrival(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	write(t, log, "")
@@ -304,19 +311,20 @@ func TestArrival(t *testing.T) {
 	}
 	late := 0
 	for i, l := range f.lines {
-		if l.HasTime || l.At < wrote[i] {
+		if l.HasTime || l.At < wrote[i]-20 { // the kernel's time of writing is that of its last tick
 			t.Errorf("line %d was written at %d and is said to be of %d", i, wrote[i], l.At)
 		}
-		if l.At > wrote[i]+200 {
+		if l.At > wrote[i]+100 {
 			late++
 		}
 	}
 	if late > len(wrote)/4 {
-		t.Errorf("%d of %d lines are more than 0.2 s late", late, len(wrote))
+		t.Errorf("%d of %d lines are more than 0.1 s late", late, len(wrote))
 	}
 }
 
 func TestPast(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
 	write(t, log, "no time\n2026-11-20 10:00:00 one\n  and more of it\n2026-11-20 10:00:05 two\n")
 	f := follow(t, &Source{Path: log, FromStart: true})
@@ -351,73 +359,4 @@ func TestNotALog(t *testing.T) {
 	if err := (&Source{Path: gz}).Follow(t.Context(), func(Line) {}); !errors.Is(err, errCompressed) {
 		t.Errorf("%v", err)
 	}
-}
-
-// TestRotatingProgram follows a program that renames its own log again and
-// again, by the handler of Python's library.
-func TestRotatingProgram(t *testing.T) {
-	log := filepath.Join(t.TempDir(), "log")
-	write(t, log, "")
-	f := follow(t, &Source{Path: log})
-	const program = `
-import logging, logging.handlers, sys, time
-h = logging.handlers.RotatingFileHandler(sys.argv[1], maxBytes=16000, backupCount=2)
-h.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-log = logging.getLogger(); log.addHandler(h); log.setLevel(logging.INFO)
-for i in range(2000):
-    log.info("record %d of a program", i)
-    time.sleep(0.001)
-`
-	begin := now()
-	if out, err := exec.Command("python3", "-c", program, log).CombinedOutput(); err != nil {
-		t.Fatalf("python3: %v: %s", err, out)
-	}
-	f.until("all records", func() bool { return len(f.texts()) >= 2000 })
-	for i, l := range f.lines {
-		if want := fmt.Sprintf("INFO record %d of a program", i); l.Text != want || !l.HasTime || l.At < begin-1 || l.At > now() {
-			t.Fatalf("line %d is %+v, want %q", i, l, want)
-		}
-	}
-	if len(f.notes) > 0 {
-		t.Errorf("notes: %q", f.notes)
-	}
-}
-
-// TestCopyTruncate follows a shell that appends while its log is copied and
-// truncated, as logrotate does with copytruncate. What is written between copy
-// and truncation is lost for everybody, so lines may be missing; none is said
-// twice, and none out of order.
-func TestCopyTruncate(t *testing.T) {
-	log := filepath.Join(t.TempDir(), "log")
-	write(t, log, "")
-	f := follow(t, &Source{Path: log})
-	shell := exec.Command("sh", "-c", `i=1; while [ $i -le 20000 ]; do echo "line number $i of a shell"; i=$((i+1)); done >>"$0"`, log)
-	must(t, shell.Start())
-	done := make(chan error, 1)
-	go func() { done <- shell.Wait() }()
-	for running := true; running; {
-		select {
-		case err := <-done:
-			must(t, err)
-			running = false
-		case <-time.After(30 * time.Millisecond):
-			data, err := os.ReadFile(log)
-			must(t, err)
-			must(t, os.WriteFile(log+".1", data, 0o600))
-			must(t, os.Truncate(log, 0))
-		}
-	}
-	write(t, log, "the end\n")
-	f.until("the end", func() bool { got := f.texts(); return len(got) > 0 && got[len(got)-1] == "the end" })
-	last := 0
-	for _, text := range f.texts() {
-		var n int
-		if _, err := fmt.Sscanf(text, "line number %d of a shell", &n); err == nil {
-			if n <= last {
-				t.Fatalf("line %d is said after line %d", n, last)
-			}
-			last = n
-		}
-	}
-	t.Logf("%d lines of 20,000 were said", len(f.texts())-1)
 }

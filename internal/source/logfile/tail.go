@@ -15,6 +15,8 @@ type tail struct {
 	info   fs.FileInfo
 	size   int64
 	moved  time.Time // when it was written to last, by the last look
+	looked int64     // the last look, Unix milliseconds
+	before int64     // the look before that
 	offset int64     // of what is read next
 	last   []byte    // what stands before offset
 	lines  splitter
@@ -32,7 +34,18 @@ func (t *tail) look() error {
 		return err
 	}
 	t.info, t.size = info, info.Size()
+	t.before, t.looked = t.looked, now()
 	return nil
+}
+
+// arrival is when what is read now was written: since the look before the
+// last. Of a file that is its time of writing, since nothing is read that came
+// after the last look.
+func (t *tail) arrival() int64 {
+	if t.stream {
+		return now()
+	}
+	return max(t.before, min(t.info.ModTime().UnixMilli(), t.looked))
 }
 
 // took remembers what was read.
@@ -108,7 +121,7 @@ func (t *tail) next(buf []byte) (int, error) {
 		_ = t.file.SetReadDeadline(time.Now().Add(time.Millisecond))
 		return t.file.Read(buf)
 	}
-	n, err := t.file.ReadAt(buf, t.offset)
+	n, err := t.file.ReadAt(buf[:min(int64(len(buf)), t.size-t.offset)], t.offset)
 	t.took(buf[:n])
 	if err == io.EOF {
 		err = nil
