@@ -77,6 +77,7 @@ bench: build ## the figures of docs/BENCHMARKS.md, beside gcore, heaptrack and V
 
 accuracy: ## how often trends are judged rightly: some 4,000 generated traces, and the recordings
 	$(GO) run ./testdata/series accuracy
+	$(GO) test ./internal/logs -count=1 -timeout 20m -run Accuracy -v -accuracy
 
 soak: build ## the harm suite for an hour
 	@scripts/need $(CHECK_PKGS)
