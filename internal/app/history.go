@@ -113,7 +113,11 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 			}
 		}
 	}
-	judged := trend.Judge(&trend.History{Service: name, Series: all, Host: h.host, From: h.from, To: h.to})
+	of := name
+	if name == hostName {
+		of = "" // as its series are called
+	}
+	judged := trend.Judge(&trend.History{Service: of, Series: all, Host: h.host, From: h.from, To: h.to})
 	s := leak.ReportService{Name: name, Kind: kindOf(name), Workers: workers(all), Trends: judged.Trends, Marks: judged.Marks}
 	// What a process grew by that has ended is nobody's any more.
 	ended := endedWorkers(all, h.to)

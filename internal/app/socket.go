@@ -23,6 +23,7 @@ import (
 type question struct {
 	Service string // a word of the user; "" for all
 	Since   time.Duration
+	Ended   bool // of all, those too that have ended
 }
 
 // reportPath is where a watch answers a question with a report, over HTTP.

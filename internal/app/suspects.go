@@ -146,18 +146,17 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 		return nil, err
 	}
 	chosen := names
-	if q.Service != "" {
-		if chosen, err = h.named(ctx, names, q.Service); err != nil {
-			return nil, err
+	switch {
+	case q.Service != "":
+		chosen, err = h.named(ctx, names, q.Service)
+		if err == nil && len(chosen) == 0 {
+			err = codeError{ExitUsage, noService(q.Service, names)}
 		}
-		if len(chosen) == 0 {
-			return nil, codeError{ExitUsage, noService(q.Service, names)}
-		}
+	case !q.Ended:
+		chosen, err = h.living(ctx, names)
 	}
-	if q.Service == "" {
-		if chosen, err = h.living(ctx, names); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	var services []leak.ReportService
 	for _, n := range chosen {
@@ -195,7 +194,11 @@ func (a *app) plainHistory(ctx context.Context, f *suspectsFlags) (*leak.Report,
 	}
 	m := &sampled{}
 	m.add(plain.Series...)
-	r, err := history(ctx, m, m.newest, question{Service: plain.Series[0].Key.Service, Since: time.Duration(m.newest-m.oldest+1) * time.Millisecond}, nil)
+	q := question{Service: plain.Series[0].Key.Service, Ended: true, Since: time.Duration(m.newest-m.oldest+1) * time.Millisecond}
+	if slices.ContainsFunc(plain.Series, func(s series.Series) bool { return s.Key.Service != q.Service }) {
+		q.Service = "" // of several programs: they are ranked
+	}
+	r, err := history(ctx, m, m.newest, q, nil)
 	if err != nil {
 		return nil, err
 	}
