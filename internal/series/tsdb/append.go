@@ -117,8 +117,8 @@ func (s *Store) ready() error {
 	if !s.broken.Load() {
 		return nil
 	}
-	if time.Now().Before(s.retryAt) {
-		return *s.counts.err.Load()
+	if err := s.lastError(); err != nil && time.Now().Before(s.retryAt) {
+		return err
 	}
 	s.retryAt = time.Now().Add(patience)
 	if err := s.closeDB(); err != nil {

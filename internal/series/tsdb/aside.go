@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -22,6 +23,9 @@ import (
 const asideName = "aside"
 
 const asideShare = 4
+
+// checkEvery is how long at least lies between two readings of all blocks.
+const checkEvery = 10 * time.Minute
 
 func (s *Store) makeAside(name string) (string, error) {
 	dir := filepath.Join(s.dir, asideName, name)
@@ -59,10 +63,14 @@ func damage(dir string) error {
 }
 
 // removeDamaged sets aside the blocks of which something cannot be read. It reads all
-// of them, so it is for when a reader has met an error.
+// of them, so it is for when a reader has met an error, and not too often.
 func (s *Store) removeDamaged() bool {
 	s.write.Lock()
 	defer s.write.Unlock()
+	if !s.checked.IsZero() && time.Since(s.checked) < checkEvery {
+		return false
+	}
+	s.checked = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {

@@ -84,6 +84,7 @@ type Store struct {
 
 	broken  atomic.Bool // the log may be torn: open again before anything is written
 	retryAt time.Time   // when to try again to open; under write
+	checked time.Time   // when all blocks were read to find damaged ones; under write
 	newest  atomic.Int64
 	counts  counts
 
@@ -223,10 +224,7 @@ func (s *Store) Newest() int64 { return s.newest.Load() }
 func (s *Store) Stats() Stats {
 	st := Stats{
 		Appended: s.counts.appended.Load(), Dropped: s.counts.dropped.Load(), Failed: s.counts.failed.Load(),
-		Bytes: size(s.dir),
-	}
-	if err := s.counts.err.Load(); err != nil {
-		st.Err = *err
+		Bytes: size(s.dir), Err: s.lastError(),
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -250,10 +248,18 @@ func (s *Store) querier(from, to int64) (storage.Querier, error) {
 	case s.closed:
 		return nil, errClosed
 	}
-	if err := s.counts.err.Load(); err != nil {
-		return nil, *err
+	if err := s.lastError(); err != nil {
+		return nil, err
 	}
 	return nil, errClosed
+}
+
+// lastError is the error of the last writing, nil when it went well.
+func (s *Store) lastError() error {
+	if err := s.counts.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Close writes what is in memory to a block, so that the next start and
