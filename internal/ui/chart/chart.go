@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"stanch/internal/leak"
@@ -62,6 +63,24 @@ func Extent(c *leak.ReportChart) (low, high float64) {
 		low, high = min(low, p[1]), max(high, p[1])
 	}
 	return low, high
+}
+
+// Still says of charts that never change what they would show: each on a line,
+// those of nothing together.
+func Still(s *leak.ReportService, charts []*leak.ReportChart) []string {
+	var out, nothing []string
+	for _, c := range charts {
+		low, _ := Extent(c)
+		if name := Name(s, c); low == 0 {
+			nothing = append(nothing, name)
+		} else {
+			out = append(out, name+": "+Label(low, c.Bytes)+" all the time")
+		}
+	}
+	if len(nothing) > 0 {
+		out = append(out, "always 0: "+strings.Join(nothing, ", "))
+	}
+	return out
 }
 
 // Lines divides the points of a chart where nobody was watching, where the

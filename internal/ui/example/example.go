@@ -157,6 +157,8 @@ func collectd() leak.ReportService {
 	})
 	open.Limit, open.LimitName = ptr(1024.0), "RLIMIT_NOFILE"
 	h.flat(threads, "threads", 12)
+	h.flat("stanch_process_swap_bytes", "swapped memory", 0)
+	h.flat("stanch_process_zombie_children", "zombie children", 0)
 	const example = "collecting from 10.0.0.7 failed: data truncated"
 	before := 0
 	for i, s := range steps {

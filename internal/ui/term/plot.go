@@ -192,16 +192,5 @@ func (p *page) legend(b *strings.Builder) {
 		return
 	}
 	b.WriteByte('\n')
-	line := ""
-	for _, part := range parts {
-		if line != "" && utf8.RuneCountInString(line+part)+3 > p.o.Width {
-			b.WriteString(line + "\n")
-			line = ""
-		}
-		if line != "" {
-			line += "   "
-		}
-		line += part
-	}
-	b.WriteString(line + "\n")
+	p.wrap(b, parts, "   ")
 }

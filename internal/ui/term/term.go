@@ -93,8 +93,8 @@ func Charts(w io.Writer, s *leak.ReportService, o Options) error {
 	if drawn > 0 && len(still)+left > 0 {
 		b.WriteByte('\n')
 	}
-	for _, c := range still {
-		b.WriteString(p.fit(fmt.Sprintf("%s: %s all the time", p.text(chart.Name(s, c)), chart.Label(c.Points[0][1], c.Bytes)), o.Width) + "\n")
+	for _, line := range chart.Still(s, still) {
+		p.wrap(&b, strings.Split(p.text(line), " "), " ")
 	}
 	if left > 0 {
 		fmt.Fprintf(&b, "and %d more: --format html has all charts\n", left)
@@ -193,6 +193,22 @@ func (p *page) text(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// wrap writes words in lines of the width.
+func (p *page) wrap(b *strings.Builder, words []string, between string) {
+	line := ""
+	for _, w := range words {
+		if line != "" && utf8.RuneCountInString(line+between+w) > p.o.Width {
+			b.WriteString(line + "\n")
+			line = ""
+		}
+		if line != "" {
+			line += between
+		}
+		line += p.fit(w, p.o.Width)
+	}
+	b.WriteString(line + "\n")
 }
 
 // fit cuts a text to n columns.

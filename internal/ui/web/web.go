@@ -197,12 +197,16 @@ func serviceView(i int, s *leak.ReportService) service {
 			v.State = "undecided"
 		}
 	}
+	var still []*leak.ReportChart
 	for _, c := range chart.Ordered(s) {
 		if low, high := chart.Extent(c); low == high {
-			v.Still = append(v.Still, fmt.Sprintf("%s: %s all the time", render.Clean(chart.Name(s, c)), chart.Label(low, c.Bytes)))
-			continue
+			still = append(still, c)
+		} else {
+			v.Charts = append(v.Charts, figureOf(i, s, c))
 		}
-		v.Charts = append(v.Charts, figureOf(i, s, c))
+	}
+	for _, line := range chart.Still(s, still) {
+		v.Still = append(v.Still, render.Clean(line))
 	}
 	v.Legend = legend(s)
 	v.More = max(0, len(s.Marks)-maxListed)

@@ -145,7 +145,7 @@ function valueAxis(chart: Chart, colours: Colours): uPlot.Axis {
 // steps are 1, 2, 5, 10, ...: never less than one of what is counted, and parts
 // of one where the values have them.
 function steps(chart: Chart): number[] {
-  const least = chart.bytes ? 3 : chart.points.some(([, v]) => !Number.isInteger(v)) ? -6 : 0;
+  const least = !chart.bytes && chart.points.some(([, v]) => !Number.isInteger(v)) ? -6 : 0;
   const out: number[] = [];
   for (let e = least; e < 18; e++) {
     for (const m of ["1", "2", "5"]) out.push(Number(`${m}e${e}`));
