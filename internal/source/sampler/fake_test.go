@@ -57,6 +57,7 @@ type fake struct {
 	threads   int
 	flags     int
 	rss       int // pages
+	faults    int // over 100
 }
 
 func (f *tree) run(p fake) {
@@ -68,8 +69,8 @@ func (f *tree) run(p fake) {
 		p.state = "S"
 	}
 	dir := strconv.Itoa(p.pid)
-	f.write(dir+"/stat", fmt.Sprintf("%d (%s) %s %d 1 1 0 -1 %d 100 0 7 0 250 50 0 0 20 0 %d 0 %d 4096 1\n",
-		p.pid, p.comm, p.state, p.ppid, p.flags, max(1, p.threads), p.start))
+	f.write(dir+"/stat", fmt.Sprintf("%d (%s) %s %d 1 1 0 -1 %d %d 0 7 0 250 50 0 0 20 0 %d 0 %d 4096 1\n",
+		p.pid, p.comm, p.state, p.ppid, p.flags, 100+p.faults, max(1, p.threads), p.start))
 	f.write(dir+"/statm", fmt.Sprintf("1000 %d 40 9 0 99 0\n", max(50, p.rss)))
 	f.write(dir+"/cmdline", strings.Join(p.args, "\x00")+"\x00")
 	f.write(dir+"/cgroup", p.cgroup)

@@ -115,6 +115,8 @@ type process struct {
 	grip    *proc.Grip // nil: not held
 	group   string     // the component of its cgroup's path that is its service's; "" for none
 
+	pages pages
+
 	nextSlow, nextCostly time.Duration
 }
 

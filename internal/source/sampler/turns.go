@@ -145,26 +145,52 @@ func (h *Host) costly(p *process) time.Duration {
 	if p.denied {
 		return cost
 	}
-	if p.pulse.RSS <= largestRollup {
-		cost += time.Duration(float64(p.pulse.RSS) / (1 << 30) * float64(costGiB))
-		if b, err := h.reader.File(p.ID.PID, "smaps_rollup"); err == nil { // Linux 4.14
-			h.sayRollup(p, b)
-		}
-	} else {
+	if p.pulse.RSS > largestRollup {
 		h.note("processes with more than %d GiB of resident memory: pss and private dirty memory are not measured, since their mmap would wait for it", largestRollup>>30)
+	} else {
+		cost += h.rollup(p)
 	}
 	return cost + h.descriptors(p)
 }
 
-func (h *Host) sayRollup(p *process, b []byte) {
-	keys(b, func(key, value []byte) {
-		switch string(key) {
-		case "Pss":
-			h.say(p, series.PSS, kilobytes(value))
-		case "Private_Dirty":
-			h.say(p, series.PrivateDirty, kilobytes(value))
+// pages is what is known of a process's pages.
+type pages struct {
+	minor, major, rss uint64 // when they were walked
+	pss, dirty        float64
+	again             int // how often they may be said again
+}
+
+// sayAgain is how often what was found of pages is said again.
+const sayAgain = 10
+
+// rollup walks the page tables, and tells what that cost. Of a process that has
+// had no page fault since, and has as much memory, what was found is said again:
+// of many that sleep, most. That others have given up what they shared with it,
+// or that pages were written back, is seen after some turns.
+func (h *Host) rollup(p *process) time.Duration {
+	cost := time.Duration(0)
+	was := &p.pages
+	if k := &p.pulse; was.again == 0 || was.minor != k.Minor || was.major != k.Major || was.rss != k.RSS {
+		b, err := h.reader.File(p.ID.PID, "smaps_rollup") // Linux 4.14
+		if err != nil {
+			return 0
 		}
-	})
+		*was = pages{minor: k.Minor, major: k.Major, rss: k.RSS, again: sayAgain}
+		keys(b, func(key, value []byte) {
+			switch string(key) {
+			case "Pss":
+				was.pss = kilobytes(value)
+			case "Private_Dirty":
+				was.dirty = kilobytes(value)
+			}
+		})
+		cost = time.Duration(float64(k.RSS) / (1 << 30) * float64(costGiB))
+	} else {
+		was.again--
+	}
+	h.say(p, series.PSS, was.pss)
+	h.say(p, series.PrivateDirty, was.dirty)
+	return cost
 }
 
 // noteDenied says once of how many processes much may not be read, when all

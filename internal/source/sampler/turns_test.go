@@ -49,9 +49,12 @@ func TestPace(t *testing.T) {
 func TestBudget(t *testing.T) {
 	f := newTree(t)
 	const pages = 1 << 30 / 4096 // 15 ms each, of a budget of 10 ms a sweep
-	for pid := 10; pid < 20; pid++ {
-		f.run(fake{pid: pid, comm: "big", exe: "/big", args: []string{"big"}, cgroup: "0::/\n", rss: pages})
+	busy := func(faults int) {
+		for pid := 10; pid < 20; pid++ {
+			f.run(fake{pid: pid, comm: "big", exe: "/big", args: []string{"big"}, cgroup: "0::/\n", rss: pages, faults: faults})
+		}
 	}
+	busy(0)
 	f.run(fake{pid: 30, comm: "huge", exe: "/huge", args: []string{"huge"}, cgroup: "0::/\n", rss: 3 * pages})
 	h := f.host()
 	notes := 0
@@ -61,6 +64,7 @@ func TestBudget(t *testing.T) {
 		if i == sweeps/2 {
 			f.now.Boot += 24 * time.Hour // a suspend
 		}
+		busy(i)
 		s := f.sweep(h)
 		notes += len(s.Notes)
 		n := 0
@@ -83,5 +87,33 @@ func TestBudget(t *testing.T) {
 	}
 	if len(walked) != 10 || all > sweeps*10/15 || notes != 1 {
 		t.Errorf("%d processes were measured, %d times in all; %d notes", len(walked), all, notes)
+	}
+}
+
+// TestPagesAreSaidAgain walks the page tables only of what has had page faults,
+// and of all now and then.
+func TestPagesAreSaidAgain(t *testing.T) {
+	f := newTree(t)
+	f.run(worker.with(10))
+	h := f.host()
+	h.Slow = time.Second
+	key := series.Key{Metric: series.PSS, Service: "server -x", Worker: "0"}
+	f.sweep(h)
+	if v := values(t, f.sweep(h))[key]; v != 60<<10 {
+		t.Fatalf("pss is %v", v)
+	}
+	f.write("10/smaps_rollup", "Pss: 61 kB\nPrivate_Dirty: 1 kB\n")
+	for i := range sayAgain {
+		if v, said := values(t, f.sweep(h))[key]; !said || v != 60<<10 {
+			t.Errorf("turn %d: pss is %v (said: %v)", i, v, said)
+		}
+	}
+	if v := values(t, f.sweep(h))[key]; v != 61<<10 {
+		t.Errorf("in the end pss is %v", v)
+	}
+	f.write("10/smaps_rollup", "Pss: 62 kB\nPrivate_Dirty: 1 kB\n")
+	f.write("10/stat", "10 (server) S 1 1 1 0 -1 0 101 0 7 0 250 50 0 0 20 0 1 0 180010 4096 1\n")
+	if v := values(t, f.sweep(h))[key]; v != 62<<10 {
+		t.Errorf("after a page fault pss is %v", v)
 	}
 }
