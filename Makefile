@@ -12,7 +12,7 @@ BUILD     := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
 CC_PKGS    := gcc g++ libc6-dev
 CHECK_PKGS := $(CC_PKGS) binutils gdb valgrind libc6-dbg musl-tools dwz xz-utils zstd python3 python3-dev \
               nginx redis-server memcached libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 \
-              clang llvm clang-format util-linux chromium tmux
+              clang llvm clang-format util-linux chromium tmux prometheus strace systemd
 BENCH_PKGS := $(CC_PKGS) gdb heaptrack libc6-dbg valgrind redis-server redis-tools util-linux lsof strace procps atop
 
 .DEFAULT_GOAL := build

@@ -169,3 +169,27 @@ func TestFullOfThreads(t *testing.T) {
 	untouched(t, p.PID(), before)
 	p.Quit()
 }
+
+// TestNoRightToEnd looks at a process of another user without CAP_KILL: a
+// snapshot of it could never be ended, so it is read while it stands.
+func TestNoRightToEnd(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	p := fixture.Start(t, "/usr/bin/setpriv", "--reuid=65534", "--clear-groups", fixture.Build(t, "direct"))
+	p.Ask("leak 50", "ok")
+	without := func(c *exec.Cmd) {
+		c.Args = append([]string{"setpriv", "--bounding-set=-kill", "--inh-caps=-kill", c.Path}, c.Args[1:]...)
+		c.Path = "/usr/bin/setpriv"
+	}
+	o := beginAs(t, without, "scan", "--dry-run", roomy, pid(p)).wait()
+	o.wantCode(t, 0)
+	if !strings.Contains(o.out, "CAP_KILL") {
+		t.Errorf("the preview does not name the right that is missing:\n%s", o.out)
+	}
+	o = beginAs(t, without, "scan", "--format", "json", roomy, pid(p)).wait()
+	o.wantCode(t, 3)
+	if len(o.report(t).Findings) == 0 {
+		t.Error("nothing is found")
+	}
+	p.Ask("leak 1", "ok")
+}

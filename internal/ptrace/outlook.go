@@ -21,7 +21,7 @@ type outlook struct {
 	status  *proc.Status
 	maps    int // how many mappings it has
 	room    *proc.Headroom
-	handler error // a userfaultfd that would make the fork wait
+	handler error // a userfaultfd that would make the fork wait, or no right to end its child
 	err     error // why the headroom is unknown
 }
 
@@ -37,7 +37,9 @@ func outlookOf(t *proc.Target, fork bool) (*outlook, error) {
 		return l, nil
 	}
 	l.room, l.err = t.Headroom()
-	l.handler = forkHandler(t)
+	if l.handler = forkHandler(t); l.handler == nil {
+		l.handler = endless(t)
+	}
 	maps, err := os.ReadFile(t.Path("maps"))
 	if err != nil && l.err == nil {
 		l.err = err
@@ -65,6 +67,15 @@ func forkHandler(t *proc.Target) error {
 		if err != nil || info.Userfaultfd&proc.UFFDEventFork != 0 {
 			return fmt.Errorf("descriptor %d is a userfaultfd that handles forks, which would make a fork wait for it", fds[i].Num)
 		}
+	}
+	return nil
+}
+
+// endless returns an error when a child of t could not be ended: it has the
+// credentials of t, and a signal needs the same user or CAP_KILL, kill(2).
+func endless(t *proc.Target) error {
+	if err := unix.Kill(t.ID.PID, 0); errors.Is(err, unix.EPERM) {
+		return errors.New("stanch could not end it without CAP_KILL, since the process is of another user")
 	}
 	return nil
 }
