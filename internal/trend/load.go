@@ -221,7 +221,7 @@ func (w *workload) from(k int) *workload {
 func withWork(p *Pass, w *workload) bool {
 	c := &p.curve
 	level := w.smooth(1)
-	if !p.enough() || series.Deviation(level) < leastVariation*series.Mean(level) {
+	if !p.enough() || p.seldom || series.Deviation(level) < leastVariation*series.Mean(level) {
 		return false
 	}
 	r, ok := p.along(w.done)
@@ -247,7 +247,7 @@ func withWork(p *Pass, w *workload) bool {
 func idle(p *Pass) {
 	w := p.load
 	c := &p.curve
-	if w == nil || len(w.idle) != c.n() || c.n() < 12 || !p.enough() {
+	if w == nil || len(w.idle) != c.n() || c.n() < 12 || !p.enough() || p.seldom {
 		return
 	}
 	quiet := w.idle[c.n()-1] - w.idle[0]
@@ -276,15 +276,20 @@ func squares(x, y []float64) float64 {
 // growth.
 func (p *Pass) loadRises(w *workload) {
 	c := &p.curve
-	r := rising(c.x, w.smooth(1))
-	mean := series.Mean(w.rate)
-	span := c.x[c.n()-1] - c.x[0]
-	more := r.slope * span / mean
-	if r.p > 0.01 || more < 0.02 {
+	// Some windows are enough to see that it rises, and are independent.
+	const parts = 12
+	n := c.n()
+	means := make([]float64, parts)
+	for g := range means {
+		means[g] = series.Mean(w.rate[g*n/parts : (g+1)*n/parts])
+	}
+	line := series.LeastSquares(c.x, w.rate)
+	more := line.Slope * (c.x[n-1] - c.x[0]) / series.Mean(w.rate)
+	if series.MannKendall(means, 1).P > 0.01 || more < 0.02 {
 		return
 	}
 	grew := rising(c.x, c.low).grew
-	if now := c.mean[c.n()-1]; now > 0 && grew/now < mostElastic*more {
+	if now := c.mean[n-1]; now > 0 && grew/now < mostElastic*more {
 		p.loadRose = fmt.Sprintf("the load rose by %.0f %% in the same time, which may be why; it must fall or stay before this can be told", 100*more)
 	}
 }

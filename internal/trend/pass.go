@@ -15,7 +15,7 @@ const (
 	leastPoints = 30
 	leastTime   = 3 * time.Minute
 	// alpha is the chance of being wrong that a verdict may have.
-	alpha = 3e-3
+	alpha = 2.5e-3
 )
 
 // Pass is the judging of one resource of one worker.

@@ -115,6 +115,13 @@ func bendOf(c *curve) (cut, from int, h series.Hinge, ok bool) {
 		if math.Abs(h.T)/math.Sqrt(series.Inflation(keep)) < bendErrors {
 			continue
 		}
+		// Steps at random moments come unevenly.
+		if walk, ok := walkError(x, y); ok {
+			f := float64(h.At) / float64(n)
+			if math.Abs(h.After-h.Before) < 3*walk*math.Sqrt(1/f+1/(1-f)) {
+				continue
+			}
+		}
 		if cut = from + h.At*part.n()/n; c.n()-cut >= 8 {
 			return cut, from, h, true
 		}
