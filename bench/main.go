@@ -233,6 +233,10 @@ run before others (nice -15), so that what else the machine does counts less:
   minute and a half, in which it names them. Its memory is the most since it began
   (VmHWM). One look: that CPU time for 10 s; ps and lsof once, medians of 3; atop
   what each further look adds, written to a file, without process accounting.
+- **history**: the store of a watch gets a week of 50 made-up processes, 10 numbers
+  of each every 10 s, 7 more every minute and 7 of the host, with a ticker that is up to
+  3 ms late; it compacts on its way. All files of its directory over all samples. Then
+  every point of one service and of the host is read from the files and judged; median of 7.
 `
 
 func writeFile(path, machine string, figures []figure) error {
