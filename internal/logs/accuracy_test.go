@@ -13,7 +13,7 @@ var accuracy = flag.Bool("accuracy", false, "judge many generated histories and 
 // thought about.
 const (
 	firstSeed = 7_000_000
-	fewCases  = 150
+	fewCases  = 80
 	manyCases = 2_000
 )
 
