@@ -230,7 +230,7 @@ run before others (nice -15), so that what else the machine does counts less:
 - **watch**: 1,000 processes that sleep, and whatever else the machine runs. CPU
   time of all threads of ` + "`stanch watch`" + ` at its own pace, over 4 minutes, in which
   all that it does once in 4 minutes is done for each process; after the first
-  minute and a half, in which it names them. Its memory is the most since it began
+  two minutes, in which it names them. Its memory is the most since it began
   (VmHWM). One look: that CPU time for 10 s; ps and lsof once, medians of 3; atop
   what each further look adds, written to a file, without process accounting.
 - **history**: the store of a watch gets a week of 50 made-up processes, 10 numbers
