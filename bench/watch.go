@@ -17,7 +17,7 @@ func watch(b *bench) []figure {
 		processes = 1000
 		every     = 10 * time.Second
 		first     = 130 * time.Second // all come of age and are named, and what is costly is done for all the first time
-		measured  = 4 * time.Minute  // in which everything has its turn once
+		measured  = 4 * time.Minute   // in which everything has its turn once
 	)
 	for range processes {
 		if err := b.launch(exec.Command("sleep", "1000")); err != nil {
