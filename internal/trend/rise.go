@@ -303,7 +303,7 @@ func accelerating(x, y []float64) (r rise, ok bool) {
 	inflation := series.Inflation(series.Persistence(f.Residuals, true) + 2/float64(n))
 	err := f.Errors[1] * math.Sqrt(inflation)
 	freedom := float64(n)/inflation - 3
-	if b <= 0 || c <= 0 || b-c < -0.6*b || freedom < 1 || err <= 0 {
+	if b <= 0 || c <= 0 || b-c < -1.3*b || freedom < 1 || err <= 0 {
 		return r, false
 	}
 	student := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}
