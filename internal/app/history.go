@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"stanch/internal/leak"
-	"stanch/internal/logs"
 	"stanch/internal/series"
 	"stanch/internal/series/tsdb"
 	"stanch/internal/trend"
@@ -26,7 +25,8 @@ type historian struct {
 	from, to int64           // Unix ms
 	step     int64           // ms; 0 where each point is taken
 	host     []series.Series // read once
-	logs     []series.Series // likewise
+	logs     []series.Series // of log files, read once and only where something grows
+	logsRead bool
 	notes    []string
 }
 
@@ -40,25 +40,29 @@ const (
 
 func newHistorian(ctx context.Context, p tsdb.Reader, from, to int64) (*historian, error) {
 	h := &historian{past: p, from: from, to: to, step: thinStep}
-	all, err := p.Select(ctx, h.match(hostName), from, to)
-	if err != nil {
+	host := h.match(hostName)
+	host.Metrics = hostMetrics
+	var err error
+	if h.host, err = p.Select(ctx, host, from, to); err != nil {
 		return nil, err
 	}
-	if first, _ := stretch(all, from, to); to-first.UnixMilli() <= fullTime {
-		h.step = 0
-		if all, err = p.Select(ctx, h.match(hostName), from, to); err != nil {
-			return nil, err
-		}
+	if first, _ := stretch(h.host, from, to); to-first.UnixMilli() <= fullTime {
+		h.step, host.Step = 0, 0
+		h.host, err = p.Select(ctx, host, from, to)
 	}
-	for _, s := range all {
-		if s.Key.Metric == series.Log {
-			h.logs = append(h.logs, s)
-		} else {
-			h.host = append(h.host, s)
-		}
-	}
-	return h, nil
+	return h, err
 }
+
+// hostMetrics are those of the host, without its logs.
+var hostMetrics = func() []series.Metric {
+	list := []series.Metric{series.ClockJumps, series.Suspended}
+	for _, info := range series.Metrics {
+		if strings.HasPrefix(string(info.Metric), "stanch_host_") && info.Metric != series.Suspended {
+			list = append(list, info.Metric)
+		}
+	}
+	return list
+}()
 
 // names are the services of the time, and the host.
 func (h *historian) names(ctx context.Context) ([]string, error) {
@@ -71,6 +75,15 @@ func (h *historian) names(ctx context.Context) ([]string, error) {
 		names = append(names, hostName)
 	}
 	return names, nil
+}
+
+// seriesOf reads a service.
+func (h *historian) seriesOf(ctx context.Context, name string) ([]series.Series, error) {
+	if name == hostName {
+		return h.host, nil
+	}
+	all, err := h.past.Select(ctx, h.match(name), h.from, h.to)
+	return slices.DeleteFunc(all, func(s series.Series) bool { return s.Key.Metric == series.Log }), err
 }
 
 // living are those of the services that have a process, or a cgroup, at the
@@ -97,21 +110,15 @@ func (h *historian) living(ctx context.Context, names []string) ([]string, error
 // samples each five minutes.
 const recent = 30 * 60_000
 
+// farthest is the longest time to a limit that is worth saying.
+const farthest = 365 * 24 * time.Hour
+
 // service judges one service. With charts, all that can be drawn of it comes
 // too.
 func (h *historian) service(ctx context.Context, name string, charts bool) (leak.ReportService, error) {
-	all, own := h.host, h.logs
-	if name != hostName {
-		var err error
-		if all, err = h.past.Select(ctx, h.match(name), h.from, h.to); err != nil {
-			return leak.ReportService{}, err
-		}
-		own = nil
-		for _, s := range all {
-			if s.Key.Metric == series.Log {
-				own = append(own, s)
-			}
-		}
+	all, err := h.seriesOf(ctx, name)
+	if err != nil {
+		return leak.ReportService{}, err
 	}
 	of := name
 	if name == hostName {
@@ -122,6 +129,11 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 	// What a process grew by that has ended is nobody's any more.
 	ended := endedWorkers(all, h.to)
 	s.Trends = slices.DeleteFunc(s.Trends, func(t leak.ReportTrend) bool { return ended[t.Worker] })
+	for i := range s.Trends {
+		if x := s.Trends[i].Exhaustion; x != nil && x.InS > farthest.Seconds() {
+			s.Trends[i].Exhaustion = nil
+		}
+	}
 	// Addresses cost nothing: without a limit on them it is the memory that
 	// counts.
 	s.Marks = slices.DeleteFunc(s.Marks, func(m leak.ReportMark) bool {
@@ -138,10 +150,9 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 			s.Restarts++
 		}
 	}
-	if name != hostName {
-		own = append(slices.Clone(h.logs), own...)
+	if err := h.correlate(ctx, &s); err != nil {
+		return s, err
 	}
-	h.correlate(&s, all, own)
 	if charts {
 		s.Charts = chartsOf(all)
 	}
@@ -156,7 +167,7 @@ func (h *historian) match(service string) tsdb.Match {
 // endedWorkers are those of which the last samples are missing.
 func endedWorkers(all []series.Series, to int64) map[string]bool {
 	out := map[string]bool{}
-	silent := max(missing*sampleTime(all).Milliseconds(), leastMissing)
+	silent := max(missing*sampleTime(all, series.PID).Milliseconds(), leastMissing)
 	for _, s := range all {
 		if last, ok := s.Last(); ok && s.Key.Metric == series.PID && last.At < to-silent {
 			out[s.Key.Worker] = true
@@ -171,113 +182,6 @@ const (
 	missing      = 5
 	leastMissing = 30_000
 )
-
-// correlate says which log templates come before the moments at which what
-// grows does so. Those are the steps that were found, or where it grows by many
-// small ones, each of these.
-func (h *historian) correlate(s *leak.ReportService, all, templates []series.Series) {
-	if len(templates) == 0 {
-		return
-	}
-	var times []int64
-	var jumps []leak.ReportMark
-	for i := range s.Trends {
-		t := &s.Trends[i]
-		if !trend.Grows(t.Verdict) {
-			continue
-		}
-		for _, one := range all {
-			if string(one.Key.Metric) != t.Metric || one.Key.Worker != t.Worker {
-				continue
-			}
-			for _, p := range series.Jumps(one.Points) {
-				times = append(times, p.At)
-				jumps = append(jumps, leak.ReportMark{At: time.UnixMilli(p.At), Kind: leak.MarkStep, Metric: t.Metric, Worker: t.Worker, Size: p.Value, Text: rose(t, p.Value)})
-			}
-		}
-		for _, m := range s.Marks {
-			if m.Kind == leak.MarkStep && m.Size > 0 && m.Metric == t.Metric && m.Worker == t.Worker {
-				times = append(times, m.At.UnixMilli())
-			}
-		}
-	}
-	slices.Sort(times)
-	times = slices.Compact(times)
-	s.Logs = logs.Rank(templates, times, logs.RankOptions{From: s.From.UnixMilli(), To: h.to, Sample: sampleTime(all)})
-	if len(s.Logs) == 0 {
-		return
-	}
-	s.Marks = append(s.Marks, jumps...)
-	for i := range s.Logs {
-		s.Marks = append(s.Marks, logMarks(&s.Logs[i], templates, times)...)
-	}
-	s.Marks = inOrder(s.Marks)
-}
-
-// inOrder sorts marks by time and drops those that are there twice.
-func inOrder(marks []leak.ReportMark) []leak.ReportMark {
-	type moment struct {
-		at                   int64
-		kind, metric, worker string
-	}
-	seen := map[moment]bool{}
-	marks = slices.DeleteFunc(marks, func(m leak.ReportMark) bool {
-		of := moment{m.At.UnixMilli(), m.Kind, m.Metric, m.Worker}
-		if m.Kind == leak.MarkLog {
-			of.metric = m.Text
-		}
-		twice := seen[of]
-		seen[of] = true
-		return twice
-	})
-	slices.SortStableFunc(marks, func(a, b leak.ReportMark) int { return a.At.Compare(b.At) })
-	return marks
-}
-
-// rose says a jump in words.
-func rose(t *leak.ReportTrend, by float64) string {
-	if t.Bytes {
-		return t.Resource + " rose by " + leak.FormatBytes(by) + " at once"
-	}
-	return t.Resource + " rose by " + leak.FormatCount(uint64(by)) + " at once"
-}
-
-// sampleTime is the usual time between two samples.
-func sampleTime(all []series.Series) time.Duration {
-	var gaps []int64
-	for _, s := range all {
-		if s.Key.Metric == series.PID {
-			for i := 1; i < len(s.Points); i++ {
-				gaps = append(gaps, s.Points[i].At-s.Points[i-1].At)
-			}
-		}
-	}
-	if len(gaps) == 0 {
-		return 0
-	}
-	slices.Sort(gaps)
-	return time.Duration(gaps[len(gaps)/2]) * time.Millisecond
-}
-
-// mostLogMarks is how many lines of one template are marked.
-const mostLogMarks = 200
-
-// logMarks marks the lines of a template that came before a step.
-func logMarks(l *leak.ReportLog, templates []series.Series, steps []int64) []leak.ReportMark {
-	var out []leak.ReportMark
-	for _, t := range templates {
-		if t.Key.Part != l.Template {
-			continue
-		}
-		for _, step := range steps {
-			before := t.Between(step-logs.Window.Milliseconds(), step)
-			if last, ok := before.Last(); ok && len(out) < mostLogMarks {
-				out = append(out, leak.ReportMark{At: time.UnixMilli(last.At), Kind: leak.MarkLog, Text: l.Template})
-			}
-		}
-	}
-	return out
-}
 
 // kindOf tells from its name what a service is; the sampler makes the names.
 func kindOf(name string) string {
@@ -338,78 +242,6 @@ func stretch(all []series.Series, from, to int64) (first, last time.Time) {
 		low, high = from, to
 	}
 	return time.UnixMilli(low).UTC(), time.UnixMilli(high).UTC()
-}
-
-// chartPoints is how many points a chart has at most.
-const chartPoints = 1200
-
-// limitsOf are the series that limit others.
-var limitsOf = map[series.Metric]struct {
-	by   series.Metric
-	name string
-}{
-	series.FDs:           {series.FDLimit, "RLIMIT_NOFILE"},
-	series.Virtual:       {series.AddressLimit, "RLIMIT_AS"},
-	series.CgroupMemory:  {series.CgroupLimit, "memory.max"},
-	series.CgroupTasks:   {series.CgroupTasksMax, "pids.max"},
-	series.HostFiles:     {series.HostFilesMax, "fs.file-max"},
-	series.HostConntrack: {series.HostConntrackMax, "nf_conntrack_max"},
-}
-
-// undrawn are facts and limits, which are no pictures of their own.
-var undrawn = []series.Metric{
-	series.PID, series.Started, series.FDLimit, series.AddressLimit, series.CgroupLimit, series.CgroupTasksMax, series.HostFilesMax,
-	series.HostConntrackMax, series.HostMemory, series.HostCommitLimit, series.HostSwap, series.Log, series.ClockJumps, series.Suspended,
-}
-
-// rateWidth is over how long the rate of a total is drawn at least.
-const rateWidth = 60_000
-
-// chartsOf makes a chart of each series, in the order of series.Metrics and of
-// the workers.
-func chartsOf(all []series.Series) []leak.ReportChart {
-	order := map[series.Metric]int{}
-	for i, m := range series.Metrics {
-		order[m.Metric] = i
-	}
-	last := map[series.Key]float64{}
-	for _, s := range all {
-		if p, ok := s.Last(); ok {
-			last[s.Key] = p.Value
-		}
-	}
-	var out []leak.ReportChart
-	for _, s := range all {
-		info, ok := series.Describe(s.Key.Metric)
-		if !ok || slices.Contains(undrawn, s.Key.Metric) || len(s.Points) == 0 {
-			continue
-		}
-		c := leak.ReportChart{Metric: string(s.Key.Metric), Title: info.Title, Worker: s.Key.Worker, Bytes: info.Bytes}
-		if s.Key.Part != "" {
-			c.Title += " " + s.Key.Part
-		}
-		ps := s.Points
-		if info.Total {
-			ps = series.Rate(ps, rateWidth)
-			c.Title += " per second"
-		}
-		if l, ok := limitsOf[s.Key.Metric]; ok {
-			if v, ok := last[series.Key{Metric: l.by, Service: s.Key.Service, Worker: s.Key.Worker}]; ok && v > 0 {
-				c.Limit, c.LimitName = &v, l.name
-			}
-		}
-		for _, p := range series.Thin(ps, chartPoints) {
-			c.Points = append(c.Points, [2]float64{float64(p.At) / 1000, p.Value})
-		}
-		if len(c.Points) > 0 {
-			out = append(out, c)
-		}
-	}
-	slices.SortStableFunc(out, func(a, b leak.ReportChart) int {
-		return cmp.Or(cmp.Compare(len(a.Worker), len(b.Worker)), cmp.Compare(a.Worker, b.Worker),
-			cmp.Compare(order[series.Metric(a.Metric)], order[series.Metric(b.Metric)]), cmp.Compare(a.Title, b.Title))
-	})
-	return out
 }
 
 // report makes the report of services that were judged: ranked, with a finding

@@ -16,9 +16,14 @@ const niceness = 10
 // as it is for others. Neither is worth failing for.
 func humble() {
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
-	if os.Geteuid() != 0 {
-		return
+	if os.Geteuid() == 0 {
+		polite()
 	}
+}
+
+// polite lets others have the processor first, for good: without rights it
+// cannot be taken back.
+func polite() {
 	threads, _ := os.ReadDir("/proc/self/task") // new threads inherit it from these
 	for _, t := range threads {
 		if tid, err := strconv.Atoi(t.Name()); err == nil {

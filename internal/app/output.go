@@ -18,7 +18,7 @@ import (
 )
 
 // formats are all formats of a report, the default first.
-var formats = append(slices.Clone(render.Formats), render.Format{Name: "html", Ext: ".html", Type: "text/html; charset=utf-8", Write: web.HTML})
+var formats = append(slices.Clone(render.Formats), web.Format)
 
 // output is where a report goes and what makes the exit code.
 type output struct {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ type question struct {
 	Service string // a word of the user; "" for all
 	Since   time.Duration
 	Ended   bool // of all, those too that have ended
+	Charts  bool // of all, the charts too of those that grow; of one they come always
 }
 
 // reportPath is where a watch answers a question with a report, over HTTP.
@@ -75,7 +77,7 @@ func ask(ctx context.Context, socket string, q question) (*leak.Report, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	address := "http://stanch" + reportPath + "?" + url.Values{"service": {q.Service}, "since": {q.Since.String()}}.Encode()
+	address := "http://stanch" + reportPath + "?" + url.Values{"service": {q.Service}, "since": {q.Since.String()}, "charts": {strconv.FormatBool(q.Charts)}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
@@ -113,7 +115,7 @@ func answer(report func(context.Context, question) (*leak.Report, error)) http.H
 			http.Error(w, "since: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		out, err := report(r.Context(), question{Service: r.FormValue("service"), Since: since})
+		out, err := report(r.Context(), question{Service: r.FormValue("service"), Since: since, Charts: r.FormValue("charts") == "true"})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusNotFound)
 			return

@@ -16,6 +16,7 @@ import (
 	"stanch/internal/series"
 	"stanch/internal/series/tsdb"
 	"stanch/internal/ui/term"
+	"stanch/internal/ui/web"
 )
 
 // suspectsFlags are the command line of suspects.
@@ -92,7 +93,7 @@ func (a *app) findSuspects(ctx context.Context, name string, f *suspectsFlags) (
 	if f.from != "" {
 		return a.plainHistory(ctx, f)
 	}
-	q := question{Service: name, Since: f.since}
+	q := question{Service: name, Since: f.since, Charts: f.page()}
 	sockets := []string{filepath.Join(runDir(), socketName), filepath.Join(dataDir(), socketName)}
 	dir := dataDir()
 	if f.data != "" {
@@ -112,7 +113,13 @@ func (a *app) findSuspects(ctx context.Context, name string, f *suspectsFlags) (
 	case f.data != "" || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission):
 		return nil, err
 	}
-	return a.quickLook(ctx, name, f)
+	return a.quickLook(ctx, q, f)
+}
+
+// page reports whether the report is to be a page, which shows charts.
+func (f *suspectsFlags) page() bool {
+	format, err := f.out.renderer()
+	return err == nil && format.Name == web.Format.Name
 }
 
 // storedHistory reads what a watch that has ended left behind. What it says of
@@ -137,7 +144,8 @@ func storedHistory(ctx context.Context, dir string, q question) (*leak.Report, e
 // history answers a question from the past that ends at a time. When all
 // services are asked for, those that steady says are steady are not judged.
 func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady func(service string) bool) (*leak.Report, error) {
-	h, err := newHistorian(ctx, p, to-q.Since.Milliseconds(), to)
+	from := to - q.Since.Milliseconds()
+	h, err := newHistorian(ctx, p, from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -161,9 +169,9 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 	var services []leak.ReportService
 	for _, n := range chosen {
 		if q.Service == "" && steady != nil && steady(n) {
-			at := time.UnixMilli(to).UTC()
+			first, last := stretch(h.host, from, to)
 			services = append(services, leak.ReportService{
-				Name: n, Kind: kindOf(n), From: at, To: at,
+				Name: n, Kind: kindOf(n), From: first, To: last,
 				Trends: []leak.ReportTrend{{Resource: "all", Verdict: leak.VerdictSteady}},
 			})
 			continue
@@ -174,7 +182,11 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 		}
 		services = append(services, s)
 	}
-	return h.report(services), nil
+	r := h.report(services)
+	if q.Charts && q.Service == "" {
+		err = h.draw(ctx, r)
+	}
+	return r, err
 }
 
 // plainHistory reads the file of a shell loop.
@@ -194,7 +206,7 @@ func (a *app) plainHistory(ctx context.Context, f *suspectsFlags) (*leak.Report,
 	}
 	m := &sampled{}
 	m.add(plain.Series...)
-	q := question{Service: plain.Series[0].Key.Service, Ended: true, Since: time.Duration(m.newest-m.oldest+1) * time.Millisecond}
+	q := question{Service: plain.Series[0].Key.Service, Ended: true, Charts: f.page(), Since: time.Duration(m.newest-m.oldest+1) * time.Millisecond}
 	if slices.ContainsFunc(plain.Series, func(s series.Series) bool { return s.Key.Service != q.Service }) {
 		q.Service = "" // of several programs: they are ranked
 	}

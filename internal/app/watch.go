@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -144,8 +145,14 @@ func (a *app) printRules(f *watchFlags) error {
 	return metrics.Rules(a.std.Out, list, metrics.RuleOptions{Every: f.every})
 }
 
+// gcPercent spares a quarter of the memory for a little more of CPU: the store
+// holds the last hours of thousands of series.
+const gcPercent = 50
+
 // runWatch watches until ctx ends.
 func (a *app) runWatch(ctx context.Context, word string, f *watchFlags) (err error) {
+	polite()
+	debug.SetGCPercent(gcPercent)
 	w, err := a.newWatch(ctx, word, f)
 	if err != nil {
 		return err

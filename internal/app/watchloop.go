@@ -102,6 +102,10 @@ func (w *watch) only(ctx context.Context, a *app, word string) error {
 // resumeSince is how far back an earlier watch's places are looked for.
 const resumeSince = 24 * time.Hour
 
+// smallStep is how far behind the history the clock may be and its times go
+// on nevertheless.
+const smallStep = time.Minute
+
 // resume goes on where the last watch ended: with its times, its places, its
 // services and its log templates.
 func (w *watch) resume(ctx context.Context) error {
@@ -109,7 +113,11 @@ func (w *watch) resume(ctx context.Context) error {
 	if newest == 0 {
 		return nil
 	}
-	w.stamps.After = newest
+	// A clock that was set back by more is for the store: it puts aside what is
+	// from the future.
+	if time.Since(time.UnixMilli(newest)) > -smallStep {
+		w.stamps.After = newest
+	}
 	all, err := w.store.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.PID, series.Started}}, newest-resumeSince.Milliseconds(), newest)
 	if err != nil {
 		return fmt.Errorf("read the history: %w", err)
@@ -382,46 +390,4 @@ func (w *watch) close() error {
 		err = errors.Join(err, w.remote.Close())
 	}
 	return errors.Join(err, w.host.Close(), w.store.Close())
-}
-
-// quickLook samples all processes for a while and ranks them.
-func (a *app) quickLook(ctx context.Context, name string, f *suspectsFlags) (*leak.Report, error) {
-	progress := newProgress(a.std.Err, f.quiet)
-	defer progress.done()
-	host := &sampler.Host{MinAge: -1}
-	var stamps sampler.Stamper
-	m := &sampled{}
-	progress.say("no watch runs, and there is no history; sampling all processes for %v", f.look)
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	end := time.After(f.look)
-	var notes []string
-	for looking := true; looking; {
-		now, _ := stamps.Now()
-		sweep, err := host.Sweep(ctx, now)
-		if err != nil {
-			return nil, errors.Join(err, host.Close())
-		}
-		for _, s := range sweep.Samples {
-			m.sample(s)
-		}
-		notes = append(notes, sweep.Notes...)
-		select {
-		case <-ctx.Done():
-			looking = false
-		case <-end:
-			looking = false
-		case <-ticker.C:
-		}
-	}
-	if err := host.Close(); err != nil {
-		return nil, err
-	}
-	r, err := history(context.WithoutCancel(ctx), m, m.newest, question{Service: name, Since: f.look + time.Minute}, nil)
-	if err != nil {
-		return nil, err
-	}
-	r.Notes = append(r.Notes, notes...)
-	r.Notes = append(r.Notes, fmt.Sprintf("nobody watches this host: this is a look of %v, which proves nothing; 'stanch watch' keeps a history", f.look))
-	return r, nil
 }

@@ -6,10 +6,10 @@ import (
 	"stanch/internal/series"
 )
 
-// fold adds the series of templates that a more general one covers to it: what
+// Fold adds the series of templates that a more general one covers to it: what
 // was seen before a word turned out to be variable, and what is left of it in
 // a store. Series of one template, of several logs or workers, become one.
-func fold(templates []series.Series) []series.Series {
+func Fold(templates []series.Series) []series.Series {
 	type group struct {
 		words  []string
 		series series.Series

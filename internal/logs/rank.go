@@ -16,6 +16,7 @@ type RankOptions struct {
 	From, To int64         // when the log was watched, and the steps looked for
 	Window   time.Duration // how long a cause comes before the growth at most, Window when zero
 	Sample   time.Duration // between two samples, 10 s when zero: a step is known to that
+	Gaps     []Gap         // when nobody followed the log
 }
 
 // Window is how long before growth its cause is looked for.
@@ -55,8 +56,16 @@ const (
 // would be the wrong one.
 func Rank(templates []series.Series, steps []int64, o RankOptions) []leak.ReportLog {
 	o = o.filled()
+	templates = Fold(templates)
+	if gaps := newWithout(o.Gaps); len(gaps) > 0 {
+		steps = gaps.times(steps)
+		for i := range templates {
+			templates[i] = gaps.series(templates[i])
+		}
+		o.From, _ = gaps.at(o.From)
+		o.To, _ = gaps.at(o.To)
+	}
 	steps = moments(steps, o)
-	templates = fold(templates)
 	if len(steps) < minSteps {
 		return nil
 	}
