@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"stanch/internal/leak"
@@ -14,7 +15,7 @@ import (
 func (a *app) quickLook(ctx context.Context, q question, f *suspectsFlags) (*leak.Report, error) {
 	progress := newProgress(a.std.Err, f.quiet)
 	defer progress.done()
-	host := &sampler.Host{MinAge: -1}
+	host := &sampler.Host{MinAge: -1, Slow: time.Second, Share: 1, Only: func(p *sampler.Process) bool { return p.ID.PID != os.Getpid() }}
 	var stamps sampler.Stamper
 	m := &sampled{}
 	progress.say("no watch runs, and there is no history; sampling all processes for %v", f.look)

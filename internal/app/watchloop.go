@@ -86,7 +86,7 @@ func (w *watch) only(ctx context.Context, a *app, word string) error {
 		return err
 	}
 	all := &sampler.Host{MinAge: -1}
-	now, _ := w.stamps.Now()
+	now, _ := (&sampler.Stamper{}).Now() // the watch's own has not begun
 	if _, err := all.Sweep(ctx, now); err != nil {
 		return errors.Join(err, all.Close())
 	}

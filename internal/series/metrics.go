@@ -22,8 +22,8 @@ const (
 	FDKinds      Metric = "stanch_process_open_fds_by_kind"
 	Sockets      Metric = "stanch_process_tcp_sockets"
 	Zombies      Metric = "stanch_process_zombie_children"
-	Received     Metric = "stanch_process_received_bytes_total" // read by any call, /proc/PID/io rchar
-	Sent         Metric = "stanch_process_sent_bytes_total"     // written by any call, wchar
+	Received     Metric = "stanch_process_received_bytes_total" // by read(2) and its like, /proc/PID/io rchar; not by recv(2)
+	Sent         Metric = "stanch_process_sent_bytes_total"     // by write(2) and its like, wchar; not by send(2)
 	FDLimit      Metric = "stanch_process_max_fds"              // soft RLIMIT_NOFILE
 	AddressLimit Metric = "stanch_process_max_virtual_memory_bytes"
 )
@@ -99,8 +99,8 @@ var Metrics = []Info{
 	{Metric: FDKinds, Title: "descriptors", Part: "kind", Slow: true, Help: "Open descriptors of a kind."},
 	{Metric: Sockets, Title: "TCP sockets", Part: "state", Slow: true, Help: "TCP sockets in a state."},
 	{Metric: Zombies, Title: "zombie children", Slow: true, Help: "Children that have ended and were not waited for."},
-	{Metric: Received, Title: "bytes read", Bytes: true, Total: true, Slow: true, Help: "Bytes read by system calls, files and sockets."},
-	{Metric: Sent, Title: "bytes written", Bytes: true, Total: true, Slow: true, Help: "Bytes written by system calls, files and sockets."},
+	{Metric: Received, Title: "bytes read", Bytes: true, Total: true, Slow: true, Help: "Bytes read by read(2) and its like, of files and sockets; recv(2) is not counted."},
+	{Metric: Sent, Title: "bytes written", Bytes: true, Total: true, Slow: true, Help: "Bytes written by write(2) and its like, to files and sockets; send(2) is not counted."},
 	{Metric: FDLimit, Title: "descriptor limit", Slow: true, Help: "Soft limit on open descriptors, RLIMIT_NOFILE."},
 	{Metric: AddressLimit, Title: "address space limit", Bytes: true, Slow: true, Help: "Soft limit on the address space, RLIMIT_AS."},
 	{Metric: CgroupMemory, Title: "cgroup memory", Bytes: true, Help: "Memory charged to the cgroup, without what can be reclaimed at once."},

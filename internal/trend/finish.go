@@ -14,14 +14,26 @@ func (p *Pass) rhythm(words string) {
 	p.wavy = true
 }
 
-// growth puts the slope of r into the trend.
-func (p *Pass) growth(r rise) {
-	p.best = r
+// widened is r with the interval that follows from all that was taken out of
+// the curve: the size of a step is not known better than this.
+func (p *Pass) widened(r rise) rise {
 	if span := p.curve.span(); span > 0 {
-		// The size of a step that was taken out is not known better than this.
 		r.low -= restOfSteps * p.leveled / span
 		r.high += restOfSteps * p.leveled / span
 	}
+	return r
+}
+
+// above tells that the interval of the slope is above 0, or that there is none.
+func (p *Pass) above(r rise) bool {
+	r = p.widened(r)
+	return r.low > 0 || math.IsInf(r.low, 0) || math.IsNaN(r.low)
+}
+
+// growth puts the slope of r into the trend.
+func (p *Pass) growth(r rise) {
+	p.best = r
+	r = p.widened(r)
 	p.trend.PerHour = &r.slope
 	if !math.IsInf(r.low, 0) && !math.IsNaN(r.low) {
 		p.trend.PerHourLow, p.trend.PerHourHigh = &r.low, &r.high
@@ -62,13 +74,22 @@ func (p *Pass) leftOver() {
 		p.short(r)
 	case p.loadRose != "" && r.p < alpha && r.slope > 0:
 		p.undecided(r, p.loadRose)
-	case r.p < 0.01 && r.slope > 0 && r.grew >= p.resource.least:
-		p.undecided(r, fmt.Sprintf("rose by %s in %s, and the chance that noise does this is %s: too much to be sure", p.amount(r.grew), p.spanWords(), chance(r.p)))
+	case (r.p < 0.01 || p.widened(r).low > 0) && r.slope > 0 && r.grew >= p.resource.least:
+		p.undecided(r, p.doubt(r))
 	case p.wavy:
 		p.conclude(leak.VerdictPeriodic, "beside that it does not grow: "+p.slopeWords(r))
 	default:
 		p.conclude(leak.VerdictSteady, "no growth in "+p.spanWords()+": "+p.slopeWords(r))
 	}
+}
+
+// doubt says why growth that was seen is not believed.
+func (p *Pass) doubt(r rise) string {
+	rose := fmt.Sprintf("rose by %s in %s", p.amount(r.grew), p.spanWords())
+	if r.p < alpha/10 {
+		return rose + ", but not evenly enough to tell that it goes on"
+	}
+	return rose + ", and the chance that noise does this is " + chance(r.p) + ": too much to be sure"
 }
 
 // short says what can be said of too little data.

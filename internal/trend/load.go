@@ -233,7 +233,7 @@ func withWork(p *Pass, w *workload) bool {
 		y = c.low
 	}
 	hourly := rising(c.x, c.low)
-	if hourly.slope <= 0 || squares(w.done, y) > betterFit*squares(c.x, y) {
+	if hourly.slope <= 0 || !p.above(hourly) || squares(w.done, y) > betterFit*squares(c.x, y) {
 		return false
 	}
 	unit := r.slope * w.scale
@@ -259,6 +259,9 @@ func idle(p *Pass) {
 		return
 	}
 	hourly := rising(c.x, c.low)
+	if hourly.slope <= 0 || !p.above(hourly) {
+		return
+	}
 	hourly.p = min(hourly.p, r.p)
 	p.growth(hourly)
 	p.conclude(leak.VerdictGrowing, fmt.Sprintf("grows while idle, by %s of idleness, and not while it works; %s", p.rate(r.slope), p.words(r, hourly)))

@@ -23,7 +23,7 @@ var Monotone = &Detector{
 				ok = r.p < alpha/10 && r.grew >= p.resource.least && r.grew >= restOfSteps*p.leveled
 			}
 		}
-		if !ok {
+		if !ok || !p.above(r) {
 			return
 		}
 		p.growth(r)

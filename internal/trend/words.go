@@ -9,6 +9,9 @@ import (
 
 // amount writes a value of the trend with its unit: "45.2 MB", "17".
 func (p *Pass) amount(v float64) string {
+	if math.Round(v) == 0 && (p.trend.Bytes || v == 0) {
+		v = 0 // not -0
+	}
 	if !p.trend.Bytes {
 		return strconv.FormatFloat(round(v), 'f', -1, 64)
 	}
