@@ -31,6 +31,7 @@ type Row struct {
 type Overview struct {
 	Head    string   // how many, for how long, how many of them grow
 	Growing []Row    // in the order of the report
+	Rising  []Row    // not decided yet, but more now than a while ago
 	Waiting []Row    // not decided yet, a row a service: What is all of it, Needs the longest time
 	Rest    []string // a sentence about each other group of services
 }
@@ -50,7 +51,7 @@ func OverviewOf(services []leak.ReportService) Overview {
 	growing := 0
 	for i := range services {
 		s := &services[i]
-		class, grows := "", false
+		class, grows, rises := "", false, false
 		var waits []Row
 		for j := range s.Trends {
 			t := &s.Trends[j]
@@ -58,6 +59,9 @@ func OverviewOf(services []leak.ReportService) Overview {
 			case Grows(t.Verdict):
 				o.Growing = append(o.Growing, trendRow(i, s, t))
 				grows = true
+			case rising(s, t):
+				o.Rising = append(o.Rising, trendRow(i, s, t))
+				rises = true
 			case t.Verdict == leak.VerdictUnknown:
 				waits = append(waits, trendRow(i, s, t))
 				class = leak.VerdictUnknown
@@ -67,6 +71,9 @@ func OverviewOf(services []leak.ReportService) Overview {
 		}
 		if grows {
 			growing++
+			continue
+		}
+		if rises {
 			continue
 		}
 		if len(waits) > 0 {
@@ -80,6 +87,17 @@ func OverviewOf(services []leak.ReportService) Overview {
 		o.Rest = append(o.Rest, often)
 	}
 	return o
+}
+
+// rising reports whether a trend rises that is not decided yet. Addresses rise
+// with the memory that is behind them.
+func rising(s *leak.ReportService, t *leak.ReportTrend) bool {
+	if t.Verdict != leak.VerdictUnknown || t.PerHour == nil || *t.PerHour <= 0 || t.PerHourLow != nil && *t.PerHourLow <= 0 {
+		return false
+	}
+	return t.Resource != "address space" || !slices.ContainsFunc(s.Trends, func(other leak.ReportTrend) bool {
+		return other.Worker == t.Worker && other.Resource == "memory" && other.PerHour != nil && *other.PerHour > 0
+	})
 }
 
 // maxWhat is how many resources that are not decided are named of a service.
@@ -257,7 +275,6 @@ func trendRow(i int, s *leak.ReportService, t *leak.ReportTrend) Row {
 		if t.NeedsS != nil {
 			r.Needs = seconds(*t.NeedsS)
 		}
-		return r
 	}
 	if t.PerHour != nil {
 		r.Grows = growth(*t.PerHour, t.Bytes)

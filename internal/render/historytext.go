@@ -28,6 +28,7 @@ func history(b *strings.Builder, services []leak.ReportService) {
 	o := OverviewOf(services)
 	wrap(b, "", o.Head)
 	growing(b, o.Growing)
+	risingNow(b, o.Rising)
 	waiting(b, o.Waiting)
 	if len(o.Rest) > 0 {
 		apart(b)
@@ -45,6 +46,27 @@ func growing(b *strings.Builder, rows []Row) {
 	cells := [][]string{{"SERVICE", "PID", "WHAT", "NOW", "GROWS", "LIMIT", "IN", "SINCE", "VERDICT"}}
 	for _, r := range rows[:min(len(rows), maxRows)] {
 		cells = append(cells, []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, r.Since, r.Verdict})
+	}
+	grid(b, cells)
+	if more := len(rows) - maxRows; more > 0 {
+		fmt.Fprintf(b, "and %s more: --format json has them all\n", leak.FormatCount(uint64(more)))
+	}
+}
+
+// risingNow writes what rises and is not decided, with what it would come to.
+func risingNow(b *strings.Builder, rows []Row) {
+	if len(rows) == 0 {
+		return
+	}
+	apart(b)
+	b.WriteString("rising, but not for long enough to say that it goes on:\n")
+	cells := [][]string{{"SERVICE", "PID", "WHAT", "NOW", "RISES", "LIMIT", "IN", "NEEDS"}}
+	for _, r := range rows[:min(len(rows), maxRows)] {
+		needs := r.Needs
+		if needs != "" {
+			needs += " more"
+		}
+		cells = append(cells, []string{r.Short, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, needs})
 	}
 	grid(b, cells)
 	if more := len(rows) - maxRows; more > 0 {

@@ -21,16 +21,25 @@ func Grows(verdict string) bool {
 	return false
 }
 
-// Order is the order of a ranking: what grows before what does not, then what
+// Order is the order of a ranking: what grows, what may, what does not; then what
 // exhausts its limit first, then what grows fastest for its size.
 func Order(a, b *leak.ReportTrend) int {
-	if x, y := Grows(a.Verdict), Grows(b.Verdict); x != y {
-		if x {
-			return -1
-		}
-		return 1
+	if by := cmp.Compare(rank(a), rank(b)); by != 0 {
+		return by
 	}
 	return cmp.Or(cmp.Compare(until(a), until(b)), cmp.Compare(relative(b), relative(a)), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Worker, b.Worker))
+}
+
+// rank is 0 for what grows, 1 for what rises and is not decided yet, 2 for the
+// rest.
+func rank(t *leak.ReportTrend) int {
+	switch {
+	case Grows(t.Verdict):
+		return 0
+	case t.Verdict == leak.VerdictUnknown && t.PerHour != nil && *t.PerHour > 0:
+		return 1
+	}
+	return 2
 }
 
 // until is the time to the limit, infinite when none was found.
