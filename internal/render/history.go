@@ -95,10 +95,15 @@ func rising(s *leak.ReportService, t *leak.ReportTrend) bool {
 	if t.Verdict != leak.VerdictUnknown || t.PerHour == nil || *t.PerHour <= 0 || t.PerHourLow != nil && *t.PerHourLow <= 0 {
 		return false
 	}
+	if t.Exhaustion == nil && *t.PerHour*month.Hours() < t.Now {
+		return false // it would take more than a month to double
+	}
 	return t.Resource != "address space" || !slices.ContainsFunc(s.Trends, func(other leak.ReportTrend) bool {
 		return other.Worker == t.Worker && other.Resource == "memory" && other.PerHour != nil && *other.PerHour > 0
 	})
 }
+
+const month = 30 * 24 * time.Hour
 
 // maxWhat is how many resources that are not decided are named of a service.
 const maxWhat = 2
