@@ -127,7 +127,7 @@ Exit codes: 0 nothing found, 1 stanch failed, 2 usage, 3 found, 4 could not deci
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see '%s --help'", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.doctor(), a.fds(), a.explain(), a.report(), a.scan(), a.diagnose(), a.run(), a.record(), a.detach(), a.watch(), a.suspects())
+	root.AddCommand(a.doctor(), a.fds(), a.suspects(), a.watch(), a.explain(), a.report(), a.scan(), a.diagnose(), a.run(), a.record(), a.detach())
 	return root
 }
 
