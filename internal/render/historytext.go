@@ -39,36 +39,36 @@ func history(b *strings.Builder, services []leak.ReportService) {
 }
 
 func growing(b *strings.Builder, rows []Row) {
-	if len(rows) == 0 {
-		return
-	}
-	apart(b)
-	cells := [][]string{{"SERVICE", "PID", "WHAT", "NOW", "GROWS", "LIMIT", "IN", "SINCE", "VERDICT"}}
-	for _, r := range rows[:min(len(rows), maxRows)] {
-		cells = append(cells, []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, r.Since, r.Verdict})
-	}
-	grid(b, cells)
-	if more := len(rows) - maxRows; more > 0 {
-		fmt.Fprintf(b, "and %s more: --format json has them all\n", leak.FormatCount(uint64(more)))
-	}
+	ranking(b, "", []string{"SERVICE", "PID", "WHAT", "NOW", "GROWS", "LIMIT", "IN", "SINCE", "VERDICT"}, rows, func(r Row) []string {
+		return []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, r.Since, r.Verdict}
+	})
 }
 
 // risingNow writes what rises and is not decided, with what it would come to.
 func risingNow(b *strings.Builder, rows []Row) {
-	if len(rows) == 0 {
-		return
-	}
-	apart(b)
-	b.WriteString("rising, but not for long enough to say that it goes on:\n")
-	cells := [][]string{{"SERVICE", "PID", "WHAT", "NOW", "RISES", "LIMIT", "IN", "NEEDS"}}
-	for _, r := range rows[:min(len(rows), maxRows)] {
+	const title = "rising, but not for long enough to say that it goes on:\n"
+	ranking(b, title, []string{"SERVICE", "PID", "WHAT", "NOW", "RISES", "LIMIT", "IN", "NEEDS"}, rows, func(r Row) []string {
 		needs := r.Needs
 		if needs != "" {
 			needs += " more"
 		}
-		cells = append(cells, []string{r.Short, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, needs})
+		return []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, needs}
+	})
+}
+
+// ranking writes rows under a title and the heads of their columns; nothing
+// when there are none.
+func ranking(b *strings.Builder, title string, heads []string, rows []Row, cells func(Row) []string) {
+	if len(rows) == 0 {
+		return
 	}
-	grid(b, cells)
+	apart(b)
+	b.WriteString(title)
+	lines := [][]string{heads}
+	for _, r := range rows[:min(len(rows), maxRows)] {
+		lines = append(lines, cells(r))
+	}
+	grid(b, lines)
 	if more := len(rows) - maxRows; more > 0 {
 		fmt.Fprintf(b, "and %s more: --format json has them all\n", leak.FormatCount(uint64(more)))
 	}
