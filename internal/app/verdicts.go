@@ -24,8 +24,12 @@ type jury struct {
 	since time.Duration // how far back
 
 	lows     map[series.Key]*series.Lows
-	starts   map[series.Key]float64 // when the process began that has a place
+	starts   map[place]float64 // when the process began that has a place
+	gone     map[place]int64   // since when nobody has it
 	services map[string]*judged
+
+	last     *historian // the one that was made last, and when; Unix ms
+	lastMade int64
 }
 
 // judged is a service before the jury.
@@ -68,7 +72,7 @@ const (
 )
 
 func newJury(p tsdb.Reader, every, since time.Duration) *jury {
-	return &jury{past: p, every: every, since: since, lows: map[series.Key]*series.Lows{}, starts: map[series.Key]float64{}, services: map[string]*judged{}}
+	return &jury{past: p, every: every, since: since, lows: map[series.Key]*series.Lows{}, starts: map[place]float64{}, gone: map[place]int64{}, services: map[string]*judged{}}
 }
 
 // note takes samples in.
@@ -99,8 +103,12 @@ const manyLives = 3
 
 // began notes when a place went to another process.
 func (j *jury) began(s series.Sample) {
-	was, known := j.starts[s.Key]
-	j.starts[s.Key] = s.Value
+	at := place{s.Key.Service, s.Key.Worker}
+	if len(j.gone) > 0 {
+		delete(j.gone, at)
+	}
+	was, known := j.starts[at]
+	j.starts[at] = s.Value
 	if !known || was == s.Value {
 		return
 	}
@@ -130,11 +138,40 @@ func (j *jury) service(name string, now int64) *judged {
 	return s
 }
 
-// forget drops what is known of series that have ended.
-func (j *jury) forget(keys []series.Key) {
-	for _, k := range keys {
-		delete(j.lows, k)
-		delete(j.starts, k)
+// keepGone is how long a place that nobody has is remembered: who comes to have
+// it within that time was restarted.
+const keepGone = time.Hour
+
+// leave notes that nobody has these places any more, and forgets those that
+// were left long ago.
+func (j *jury) leave(places []place, now int64) {
+	for _, at := range places {
+		j.gone[at] = now
+	}
+	forget := map[place]bool{}
+	for at, since := range j.gone {
+		if now-since >= keepGone.Milliseconds() {
+			forget[at] = true
+			delete(j.gone, at)
+			delete(j.starts, at)
+		}
+	}
+	if len(forget) == 0 {
+		return
+	}
+	for k := range j.lows {
+		if forget[place{k.Service, k.Worker}] {
+			delete(j.lows, k)
+		}
+	}
+	live := map[string]bool{"": true, hostName: true}
+	for at := range j.starts {
+		live[at.service] = true
+	}
+	for at := range forget {
+		if !live[at.service] {
+			delete(j.services, at.service)
+		}
 	}
 }
 
@@ -152,7 +189,7 @@ func (j *jury) sit(ctx context.Context, now int64) ([]change, error) {
 	slices.SortFunc(due, func(a, b string) int {
 		return cmp.Or(cmp.Compare(j.services[a].due, j.services[b].due), strings.Compare(a, b))
 	})
-	h, err := newHistorian(ctx, j.past, now-j.since.Milliseconds(), now)
+	h, err := j.historian(ctx, now)
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +224,22 @@ const (
 	urgentWithin = 24 * time.Hour
 	lastingFor   = 12 // judgements' time
 )
+
+// historian is one whose series of the host are younger than the time between
+// two judgements.
+func (j *jury) historian(ctx context.Context, now int64) (*historian, error) {
+	if j.last == nil || now-j.lastMade >= j.every.Milliseconds() || now < j.lastMade {
+		h, err := newHistorian(ctx, j.past, now-j.since.Milliseconds(), now)
+		if err != nil {
+			return nil, err
+		}
+		j.last, j.lastMade = h, now
+	}
+	h := *j.last
+	h.from, h.to = now-j.since.Milliseconds(), now
+	h.logs, h.logsRead = nil, false // of these the newest lines matter
+	return &h, nil
+}
 
 // changes are the verdicts of a report that were confirmed just now, or are no
 // longer.

@@ -166,7 +166,11 @@ func TestWatchDay(t *testing.T) {
 		d.set(102, time.Minute, "healthy", 8000+noise(i))
 		d.set(103, time.Minute, "cache", 2000+int(9000*(1-math.Exp(-float64(i)/700)))+noise(i))
 		d.set(104, time.Minute, "gc", 4000+(i%90)*30)
-		d.set(105, time.Hour+time.Duration(i/nanny)*30*time.Minute, "nannied", 1000+(i%nanny)*40)
+		if i%nanny >= 3 { // it takes half a minute until the next one is there
+			d.set(105, time.Hour+time.Duration(i/nanny)*30*time.Minute, "nannied", 1000+(i%nanny)*40)
+		} else if err := os.RemoveAll(filepath.Join(d.dir, "105")); err != nil {
+			t.Fatal(err)
+		}
 		// Short lives, with ever new PIDs.
 		if i > 0 {
 			if err := os.RemoveAll(filepath.Join(d.dir, strconv.Itoa(1000+i-1))); err != nil {

@@ -253,12 +253,12 @@ func (w *watch) tick(ctx context.Context) error {
 	if w.remote != nil {
 		w.remote.Send(samples)
 	}
-	gone := w.gone(samples, sweep.Ended)
+	gone, left := w.gone(samples, sweep.Ended)
 	w.store.Forget(gone)
 
 	w.mu.Lock()
 	w.jury.note(samples)
-	w.jury.forget(gone)
+	w.jury.leave(left, now.At)
 	changes, err := w.jury.sit(ctx, now.At)
 	growing := w.jury.growing()
 	w.mu.Unlock()
@@ -274,9 +274,9 @@ func (w *watch) tick(ctx context.Context) error {
 	return nil
 }
 
-// gone are the series of the places that nobody has any more, and notes those
-// of the others.
-func (w *watch) gone(samples []series.Sample, ended []sampler.Process) []series.Key {
+// gone are the series of the places that nobody has any more, and those places;
+// it notes the series of the others.
+func (w *watch) gone(samples []series.Sample, ended []sampler.Process) (gone []series.Key, left []place) {
 	now := map[place]bool{}
 	for i := range samples {
 		k := &samples[i].Key
@@ -289,7 +289,6 @@ func (w *watch) gone(samples []series.Sample, ended []sampler.Process) []series.
 			now[at] = true
 		}
 	}
-	var gone []series.Key
 	for _, p := range ended {
 		at := place{p.Service, p.Worker}
 		if now[at] {
@@ -299,9 +298,10 @@ func (w *watch) gone(samples []series.Sample, ended []sampler.Process) []series.
 			gone = append(gone, k)
 		}
 		delete(w.keys, at)
+		left = append(left, at)
 		w.page.Forget(p.Service, p.Worker)
 	}
-	return gone
+	return gone, left
 }
 
 // diagnose pulls the trigger for the processes whose verdict says that they
