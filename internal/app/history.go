@@ -329,9 +329,12 @@ func noService(word string, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("nothing was recorded in that time; see --since")
 	}
-	shown := names
-	if len(shown) > 8 {
-		shown = append(slices.Clone(shown[:8]), fmt.Sprintf("and %d more", len(names)-8))
+	var shown []string
+	for _, n := range names[:min(len(names), 8)] {
+		shown = append(shown, clip(n, 32))
+	}
+	if more := len(names) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
 	}
 	return fmt.Errorf("no service, program or pid %q was seen in that time; there are %s", word, strings.Join(shown, ", "))
 }

@@ -18,7 +18,7 @@ func (a *app) quickLook(ctx context.Context, q question, f *suspectsFlags) (*lea
 	host := &sampler.Host{MinAge: -1, Slow: time.Second, Share: 1, Only: func(p *sampler.Process) bool { return p.ID.PID != os.Getpid() }}
 	var stamps sampler.Stamper
 	m := &sampled{}
-	progress.say("no watch runs, and there is no history; sampling all processes for %v", f.look)
+	progress.say("nothing is known yet; sampling all processes for %v", f.look)
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	end := time.After(f.look)
@@ -50,6 +50,6 @@ func (a *app) quickLook(ctx context.Context, q question, f *suspectsFlags) (*lea
 		return nil, err
 	}
 	r.Notes = append(r.Notes, notes...)
-	r.Notes = append(r.Notes, fmt.Sprintf("nobody watches this host: this is a look of %v, which proves nothing; 'stanch watch' keeps a history", f.look))
+	r.Notes = append(r.Notes, fmt.Sprintf("this is a look of %v, which proves nothing; 'stanch watch' keeps a history", f.look))
 	return r, nil
 }

@@ -95,7 +95,11 @@ func ask(ctx context.Context, socket string, q question) (*leak.Report, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ask the watch on %s: %w", socket, err)
 		}
-		return nil, errors.New(strings.TrimSpace(string(text)))
+		err = errors.New(strings.TrimSpace(string(text)))
+		if resp.StatusCode == http.StatusNotFound {
+			err = unknownError{err}
+		}
+		return nil, err
 	}
 	r, err := render.ReadJSON(resp.Body)
 	if err != nil {
@@ -103,6 +107,9 @@ func ask(ctx context.Context, socket string, q question) (*leak.Report, error) {
 	}
 	return r, nil
 }
+
+// unknownError is what a watch says of what it has not seen, or not yet.
+type unknownError struct{ error }
 
 var errNoWatch = errors.New("no stanch watch answers")
 
@@ -117,7 +124,12 @@ func answer(report func(context.Context, question) (*leak.Report, error)) http.H
 		}
 		out, err := report(r.Context(), question{Service: r.FormValue("service"), Since: since, Charts: r.FormValue("charts") == "true"})
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusNotFound)
+			status := http.StatusInternalServerError
+			var unknown unknownError
+			if errors.As(err, &unknown) {
+				status = http.StatusNotFound
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
 		out.Normalize()

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stanch/internal/leak"
+	"stanch/internal/proc"
 	"stanch/internal/series"
 	"stanch/internal/series/tsdb"
 	"stanch/internal/ui/term"
@@ -102,7 +103,17 @@ func (a *app) findSuspects(ctx context.Context, name string, f *suspectsFlags) (
 	}
 	for _, socket := range sockets {
 		r, err := ask(ctx, socket, q)
-		if !errors.Is(err, errNoWatch) {
+		var unknown unknownError
+		switch {
+		case errors.As(err, &unknown) && a.lives(name):
+			if r, lookErr := a.quickLook(ctx, q, f); lookErr == nil {
+				r.Notes = append(r.Notes, err.Error())
+				return r, nil
+			}
+			return nil, codeError{ExitUsage, err}
+		case err != nil && errors.As(err, &unknown):
+			return nil, codeError{ExitUsage, err}
+		case !errors.Is(err, errNoWatch):
 			return r, err
 		}
 	}
@@ -114,6 +125,16 @@ func (a *app) findSuspects(ctx context.Context, name string, f *suspectsFlags) (
 		return nil, err
 	}
 	return a.quickLook(ctx, q, f)
+}
+
+// lives reports whether a word means a process that runs; no word means all.
+func (a *app) lives(word string) bool {
+	if word == "" {
+		return true
+	}
+	_, err := proc.Default.Resolve(word)
+	var ambiguous *proc.AmbiguousError
+	return err == nil || errors.As(err, &ambiguous)
 }
 
 // page reports whether the report is to be a page, which shows charts.
@@ -158,7 +179,7 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 	case q.Service != "":
 		chosen, err = h.named(ctx, names, q.Service)
 		if err == nil && len(chosen) == 0 {
-			err = codeError{ExitUsage, noService(q.Service, names)}
+			err = codeError{ExitUsage, unknownError{noService(q.Service, names)}}
 		}
 	case !q.Ended:
 		chosen, err = h.living(ctx, names)

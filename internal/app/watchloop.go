@@ -360,7 +360,7 @@ func (w *watch) count(samples []series.Sample, long time.Duration) {
 func (w *watch) answer(ctx context.Context, q question) (*leak.Report, error) {
 	newest := w.store.Newest()
 	if newest == 0 {
-		return nil, errors.New("the watch has just begun, and has nothing yet: processes are kept once they are a minute old")
+		return nil, unknownError{errors.New("the watch has just begun, and has nothing yet")}
 	}
 	r, err := history(ctx, w.store, newest, q, func(service string) bool {
 		w.mu.Lock()
