@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -60,6 +61,9 @@ func (a *app) newWatch(ctx context.Context, word string, f *watchFlags) (*watch,
 	}
 	var err error
 	if w.store, err = tsdb.Open(f.data, tsdb.Options{MaxBytes: int64(f.maxSize), Retention: f.retention, Log: logger(w.say)}); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = codeError{ExitUsage, fmt.Errorf("%w; --data takes a directory that may be written", err)}
+		}
 		return nil, err
 	}
 	if f.remote != "" {
