@@ -43,8 +43,10 @@ func FindRhythm(x, y []float64) (Rhythm, bool) {
 	}
 	spacing := (x[n-1] - x[0]) / float64(n-1)
 	best, squares := Rhythm{}, math.Inf(1)
-	for step := -10; step <= 10; step++ {
-		period := float64(lag) * spacing * (1 + 0.01*float64(step))
+	// A period that is wrong by a quarter of a wave at the end fits nothing.
+	finest := min(0.01, 0.25*float64(lag)/float64(n))
+	for part := -0.1; part <= 0.1; part += finest {
+		period := float64(lag) * spacing * (1 + part)
 		if period*rhythmSeen > x[n-1]-x[0]+spacing {
 			continue
 		}

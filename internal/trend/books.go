@@ -99,7 +99,7 @@ func (b *books) lastOf(m series.Metric, worker string) (float64, bool) {
 
 // resource gives the points of a resource of a worker, and the metric.
 func (b *books) resource(r *resource, worker string) ([]series.Point, series.Metric) {
-	if (r.of == ofProcess) != (worker != "") {
+	if (r.of == ofProcess) != (worker != "") || r.metrics[0] == series.HostCommitted && !b.commitNear() {
 		return nil, ""
 	}
 	for _, m := range r.metrics {

@@ -74,8 +74,15 @@ func (p *Pass) leftOver() {
 		p.short(r)
 	case p.loadRose != "" && r.p < alpha && r.slope > 0:
 		p.undecided(r, p.loadRose)
+	case p.whole.slows() && p.slowed() == 0 && p.grown() >= p.resource.least:
+		p.undecided(r, p.slowWords()+", which may come to an end, or not")
+	case r.drift && r.tau > 0.8 && p.grown() >= p.resource.least:
+		p.undecided(r, fmt.Sprintf("rose by %s in %s, but not evenly enough to tell that it goes on", p.amount(p.grown()), p.spanWords()))
 	case (r.p < 0.01 || p.widened(r).low > 0) && r.slope > 0 && r.grew >= p.resource.least:
 		p.undecided(r, p.doubt(r))
+	case p.slowed() > 0:
+		p.detector = Saturation
+		p.conclude(leak.VerdictSaturating, p.bendWords())
 	case p.wavy:
 		p.conclude(leak.VerdictPeriodic, "beside that it does not grow: "+p.slopeWords(r))
 	default:

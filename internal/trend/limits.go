@@ -49,6 +49,14 @@ const unlimited = 1 << 62
 // be believed: where overcommit is on, the kernel does not hold to it.
 const commitNear = 0.9
 
+// commitNear tells that what is promised comes near to the commit limit, and
+// has not passed it.
+func (b *books) commitNear() bool {
+	committed, ok := b.lastOf(series.HostCommitted, "")
+	most, ok2 := b.lastOf(series.HostCommitLimit, "")
+	return ok && ok2 && committed > commitNear*most && committed <= most
+}
+
 func (p *Pass) limits() (out []limit) {
 	b, w := p.books, p.worker
 	against := func(name string, used, max series.Metric, of string) {
@@ -65,9 +73,8 @@ func (p *Pass) limits() (out []limit) {
 			swap, _ := b.lastOf(series.HostSwapFree, "")
 			out = append(out, limit{"host memory", available + swap})
 		}
-		committed, ok := b.lastOf(series.HostCommitted, "")
-		if most, ok2 := b.lastOf(series.HostCommitLimit, ""); ok && ok2 && committed > commitNear*most && committed <= most {
-			out = append(out, limit{"commit limit", most - committed})
+		if b.commitNear() {
+			against("commit limit", series.HostCommitted, series.HostCommitLimit, "")
 		}
 		if w != "" {
 			against("RLIMIT_AS", series.Virtual, series.AddressLimit, w)
@@ -78,6 +85,10 @@ func (p *Pass) limits() (out []limit) {
 		against("RLIMIT_NOFILE", series.FDs, series.FDLimit, w)
 	case "threads", "zombies", "tasks":
 		against("cgroup task limit", series.CgroupTasks, series.CgroupTasksMax, "")
+	case "committed memory":
+		against("commit limit", series.HostCommitted, series.HostCommitLimit, "")
+	case "tracked connections":
+		against("nf_conntrack_max", series.HostConntrack, series.HostConntrackMax, "")
 	case "open files":
 		against("fs.file-max", series.HostFiles, series.HostFilesMax, "")
 	case "slab":

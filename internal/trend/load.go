@@ -67,8 +67,11 @@ func (p *Pass) workload() *workload {
 		metric series.Metric
 		unit   string
 		scale  float64
-	}{{series.CPU, "second of CPU", 1}, {series.Received, "MB received", 1e6}} {
+	}{{series.CPU, "second of CPU", 1}, {series.Received, "MB received", 1e6}, {series.HostAccepted, "connection", 1}} {
 		points := p.books.find(c.metric, p.worker)
+		if c.metric == series.HostAccepted { // nobody counts them by process
+			points = p.books.host[series.Key{Metric: c.metric}].Between(p.books.From, p.books.To).Points
+		}
 		if p.worker == "" || len(points) < 8 || p.curve.n() < 8 {
 			continue
 		}
@@ -146,6 +149,13 @@ func (w *workload) smooth(side int) []float64 {
 	return out
 }
 
+// varies tells that the load varies enough to tell growth by work from growth
+// by time.
+func (w *workload) varies() bool {
+	level := w.smooth(1)
+	return series.Deviation(level) >= leastVariation*series.Mean(level)
+}
+
 // likeness is how much of the variation of the curve's mean around its line
 // the load explains.
 func (w *workload) likeness(c *curve) float64 {
@@ -220,20 +230,15 @@ func (w *workload) from(k int) *workload {
 // than time.
 func withWork(p *Pass, w *workload) bool {
 	c := &p.curve
-	level := w.smooth(1)
-	if !p.enough() || p.seldom || series.Deviation(level) < leastVariation*series.Mean(level) {
+	if !p.enough() || p.seldom || !w.varies() {
 		return false
 	}
 	r, ok := p.along(w.done)
 	if !ok {
 		return false
 	}
-	y := c.raw
-	if p.follows {
-		y = c.low
-	}
 	hourly := rising(c.x, c.low)
-	if hourly.slope <= 0 || !p.above(hourly) || squares(w.done, y) > betterFit*squares(c.x, y) {
+	if hourly.slope <= 0 || !p.above(hourly) || !w.explains(p) {
 		return false
 	}
 	unit := r.slope * w.scale
@@ -242,6 +247,26 @@ func withWork(p *Pass, w *workload) bool {
 	p.growth(hourly)
 	p.conclude(leak.VerdictWithLoad, fmt.Sprintf("grew by %s for each %s, and the work explains it better than the time; %s", p.amount(unit), w.unit, p.words(r, hourly)))
 	return true
+}
+
+// explains tells that the work done explains the curve better than time.
+func (w *workload) explains(p *Pass) bool {
+	y := p.curve.raw
+	if p.follows {
+		y = p.curve.low
+	}
+	return squares(w.done, y) <= betterFit*squares(p.curve.x, y)
+}
+
+// straightByWork tells that the curve grows evenly with the work done, and not
+// with time.
+func (p *Pass) straightByWork() bool {
+	w := p.load
+	if w == nil || len(w.done) != p.curve.n() || p.curve.n() < bendWindows || !w.varies() || !w.explains(p) {
+		return false
+	}
+	share, sure := endShare(w.done, p.curve.low, false)
+	return share > bentShare || share > 0.5 && sure < 2
 }
 
 func idle(p *Pass) {

@@ -77,12 +77,7 @@ func (b *books) gaps() (out []leak.ReportMark) {
 	if len(longest) < 8 {
 		return nil
 	}
-	stride := max(1, len(longest)/1024)
-	var usual []float64
-	for i := 1; i < len(longest); i += stride {
-		usual = append(usual, float64(longest[i].At-longest[i-1].At))
-	}
-	least := max(gapTicks*int64(series.Median(usual)), leastGap.Milliseconds())
+	least := gapOf(longest)
 	for i := 1; i < len(longest); i++ {
 		from, to := longest[i-1].At, longest[i].At
 		if b.awakeAt(to)-b.awakeAt(from) < least {
@@ -92,4 +87,14 @@ func (b *books) gaps() (out []leak.ReportMark) {
 		out = append(out, leak.ReportMark{At: at(from), Kind: leak.MarkGap, Size: d.Seconds(), Text: "nobody was watching for " + since(d)})
 	}
 	return out
+}
+
+// gapOf is how long two points are apart at least where nobody watched.
+func gapOf(ps []series.Point) int64 {
+	stride := max(1, len(ps)/1024)
+	var usual []float64
+	for i := 1; i < len(ps); i += stride {
+		usual = append(usual, float64(ps[i].At-ps[i-1].At))
+	}
+	return max(gapTicks*int64(series.Median(usual)), leastGap.Milliseconds())
 }

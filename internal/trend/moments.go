@@ -2,13 +2,11 @@ package trend
 
 import (
 	"math"
-	"sort"
 
 	"stanch/internal/series"
 )
 
-// clockOf reads how much of what makes steps has gone by at a time: time that
-// was looked at, or work done.
+// clockOf reads how much time has gone by that was looked at, in ms.
 type clockOf func(at int64) float64
 
 // watched is the time without the gaps in which nobody looked, in ms, and what
@@ -34,27 +32,6 @@ func (p *Pass) watched() (clock clockOf, gained float64) {
 	}, gained
 }
 
-// worked is the work done; nil where it was not measured, or is the same at all
-// times.
-func (p *Pass) worked() clockOf {
-	w := p.load
-	if w == nil || len(w.done) != p.curve.n() || !w.varies() {
-		return nil
-	}
-	ws := p.curve.windows
-	return func(at int64) float64 {
-		k := sort.Search(len(ws), func(i int) bool { return ws[i].From > at }) - 1
-		if k < 0 {
-			return w.done[0]
-		}
-		if k+1 == len(ws) {
-			return w.done[k]
-		}
-		part := float64(at-ws[k].From) / float64(ws[k+1].From-ws[k].From)
-		return w.done[k] + part*(w.done[k+1]-w.done[k])
-	}
-}
-
 // rarer tells that steps come ever more seldom by a clock, or have not come
 // for long.
 func rarer(steps []series.Step, ps []series.Point, clock clockOf) bool {
@@ -66,21 +43,36 @@ func rarer(steps []series.Step, ps []series.Point, clock clockOf) bool {
 }
 
 // lateness is Laplace's test for a trend in the times of events: how many
-// standard errors their mean lies after the middle of the window.
+// standard errors their mean lies after the middle of the window. Steps that
+// come in clumps, as requests do, are fewer events than they are steps: by how
+// much more their number differs from one part of the window to the next than
+// that of events which know nothing of one another.
 func lateness(steps []series.Step, clock clockOf, from, to float64) float64 {
+	const parts = 16
+	var counts [parts]float64
 	sum := 0.0
 	for _, s := range steps {
-		sum += (clock(s.At)-from)/(to-from) - 0.5
+		part := (clock(s.At) - from) / (to - from)
+		counts[max(0, min(parts-1, int(part*parts)))]++
+		sum += part - 0.5
 	}
 	n := float64(len(steps))
-	return sum / n * math.Sqrt(12*n)
+	differ := 0.0
+	for i := 1; i < parts; i++ {
+		differ += (counts[i] - counts[i-1]) * (counts[i] - counts[i-1])
+	}
+	clumps := max(1, differ/(2*(parts-1))/(n/parts))
+	return sum / n * math.Sqrt(12*n/clumps)
 }
 
 // quiet tells that after the last step there was none for four times as long
-// as between them in the mean.
+// as between them in the mean, and twice as long as ever between them.
 func quiet(steps []series.Step, clock clockOf, to float64) bool {
-	first, last := clock(steps[0].At), clock(steps[len(steps)-1].At)
-	return to-last > 4*(last-first)/float64(len(steps)-1)
+	first, last, longest := clock(steps[0].At), clock(steps[len(steps)-1].At), 0.0
+	for i := 1; i < len(steps); i++ {
+		longest = max(longest, clock(steps[i].At)-clock(steps[i-1].At))
+	}
+	return to-last > max(4*(last-first)/float64(len(steps)-1), 2*longest)
 }
 
 // stepRate is the growth by steps per hour, with the error of what comes again

@@ -65,6 +65,15 @@ func (p *Pass) goesOn(x []float64) bool {
 	if share < 0.2 && sure > 2 || share < 0.55 && sure > 3 {
 		return false
 	}
+	if p.whole.slows() {
+		return false
+	}
+	if sure > 2 {
+		// It bends, if only a little as yet.
+		if b := contest(lowest(x, p.curve.low, min(48, len(x)))); b.slows() {
+			return false
+		}
+	}
 	if p.slowed() > 0 {
 		// Nothing proves that it goes on: see contest. What has grown more since
 		// than before, or for long, and straight, is believed all the same.

@@ -30,6 +30,7 @@ type Pass struct {
 	fresh    bool // it began within the window
 	curve    curve
 	bends    []bend
+	whole    bout // of the curve before it was cut
 	load     *workload // nil when none was measured
 	loadRose string    // what was seen of a load that rose too, and may explain the growth
 	best     rise      // the growth that is most certain

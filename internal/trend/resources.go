@@ -35,6 +35,8 @@ var resources = []resource{
 	{name: "cgroup memory", metrics: []series.Metric{series.CgroupMemory}, of: ofCgroup, least: 256 << 10, step: 128 << 10},
 	{name: "tasks", metrics: []series.Metric{series.CgroupTasks}, of: ofCgroup, least: 4, step: 1},
 	{name: "slab", metrics: []series.Metric{series.HostSlab}, of: ofHost, least: 4 << 20, step: 1 << 20},
+	{name: "committed memory", metrics: []series.Metric{series.HostCommitted}, of: ofHost, least: 16 << 20, step: 4 << 20},
+	{name: "tracked connections", metrics: []series.Metric{series.HostConntrack}, of: ofHost, least: 256, step: 64},
 	{name: "open files", metrics: []series.Metric{series.HostFiles}, of: ofHost, least: 64, step: 16},
 	{name: "sockets", metrics: []series.Metric{series.HostSockets}, part: "all", of: ofHost, least: 16, step: 4},
 }

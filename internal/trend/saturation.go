@@ -31,11 +31,12 @@ var Saturation = &Detector{
 	Doc:     "fills and stops, or bends towards an end: a cache, a pool",
 	Assumes: "what has no end does not slow down: its slope at the end is at least half of its mean slope",
 	Run: func(p *Pass) {
-		if !p.enough() || len(p.bends) == 0 {
-			return
-		}
-		if p.ended() {
+		switch {
+		case !p.enough():
+		case len(p.bends) > 0 && p.ended():
 			p.conclude(leak.VerdictSaturating, p.bendWords())
+		case len(p.bends) == 0 && p.whole.slows() && p.whole.share < 0.5:
+			p.conclude(leak.VerdictSaturating, p.slowWords())
 		}
 	},
 }
@@ -58,9 +59,14 @@ const (
 	bendWindows = 16
 )
 
-// bend cuts the curve where its slope changed, until the rest is straight.
+// bend cuts the curve where its slope changed, until the rest is straight. What
+// is straight along the work done has not bent: there was less to do.
 func (p *Pass) bend() {
+	if p.straightByWork() {
+		return
+	}
 	whole := p.curve
+	p.whole = contest(lowest(whole.x, whole.low, min(48, whole.n())))
 	start, span := whole.windows[0].From, float64(whole.windows[whole.n()-1].To-whole.windows[0].From)
 	for range mostBends {
 		cut, from, h, ok := bendOf(&p.curve)
@@ -71,10 +77,9 @@ func (p *Pass) bend() {
 		if h.T < 0 && h.Before > 0 {
 			part := p.curve.from(from)
 			x, y := lowest(part.x, part.low, min(48, part.n()))
-			var k int
-			var size float64
-			if won, k, size = contest(x, y); won == jumped {
-				p.lower(from+k*part.n()/len(x), size)
+			b := contest(x, y)
+			if won = b.won; won == jumped {
+				p.lower(from+b.at*part.n()/len(x), b.size)
 				continue
 			}
 		}
@@ -156,6 +161,11 @@ func (p *Pass) slowed() (n int) {
 		}
 	}
 	return n
+}
+
+// slowWords tells of a curve that slows down all the time.
+func (p *Pass) slowWords() string {
+	return fmt.Sprintf("rose by %s in %s, ever slower: at the end by %.0f %% of its mean rate", p.amount(p.grown()), p.spanWords(), 100*p.whole.share)
 }
 
 func (p *Pass) bendWords() string {

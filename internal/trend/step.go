@@ -61,19 +61,21 @@ func clearSteps(p *Pass) {
 		p.note(fmt.Sprintf("%s up by %s in all, which is not taken for growth", times(len(ups), "step"), p.amount(total(ups))))
 		return
 	}
-	if !p.enough() || down > 0.2*up || up-down < stepsOfGrowth*grew || grew < 0.5*(up-down) || grew < p.resource.least {
+	seen, gained := p.watched()
+	if grew -= max(0, gained); !p.enough() || down > 0.2*up || up-down < stepsOfGrowth*grew || grew < 0.5*(up-down) || grew < p.resource.least {
 		return
 	}
-	if lateness(ups, p.judged()) < -2 || quiet(ups, p.judged()) {
+	if rarer(ups, p.judged(), seen) {
 		p.seldom = true
 		p.note(fmt.Sprintf("%s up, but ever more seldom, or none for long", times(len(ups), "step")))
 		return
 	}
+	r := stepRate(ups, p.judged(), seen)
+	if !p.above(r) {
+		return
+	}
 	p.mark(ups)
 	p.steps = ups
-	r := rising(p.curve.x, p.curve.low)
-	r.p = math.Pow(0.5, float64(len(ups)))
-	p.best = r
 	p.growth(r)
 	span := time.Duration((p.curve.span()) * float64(time.Hour))
 	p.conclude(leak.VerdictStepping, fmt.Sprintf("%s up in %s, %s each in the median, %s in all, and %s down; %s",
@@ -154,25 +156,6 @@ func (p *Pass) stayed(ups []series.Step) (out []series.Step) {
 		}
 	}
 	return out
-}
-
-// lateness is Laplace's test for a trend in the times of events: how many
-// standard errors their mean lies after the middle of the window.
-func lateness(steps []series.Step, ps []series.Point) float64 {
-	from, span := ps[0].At, float64(ps[len(ps)-1].At-ps[0].At)
-	sum := 0.0
-	for _, s := range steps {
-		sum += float64(s.At-from)/span - 0.5
-	}
-	n := float64(len(steps))
-	return sum / n * math.Sqrt(12*n)
-}
-
-// quiet tells that after the last step there was none for four times as long
-// as between them in the mean.
-func quiet(steps []series.Step, ps []series.Point) bool {
-	first, last := steps[0].At, steps[len(steps)-1].At
-	return float64(ps[len(ps)-1].At-last) > 4*float64(last-first)/float64(len(steps)-1)
 }
 
 func total(steps []series.Step) (sum float64) {
