@@ -36,6 +36,11 @@ func TestAccuracy(t *testing.T) {
 		accuracy.Print(&b, outs)
 		t.Errorf("precision %.4f, want %g; recall %.4f, want %g\n%s", s.Precision(), leastPrecision, s.Recall(), leastRecall, &b)
 	}
+	for i := range outs {
+		if tr := &outs[i].Trend; outs[i].Positive && tr.PerHourLow != nil && *tr.PerHourLow <= 0 {
+			t.Errorf("%s: %s, with %g to %g an hour", outs[i].Trace.Name, tr.Verdict, *tr.PerHourLow, *tr.PerHourHigh)
+		}
+	}
 	hit, all := 0, 0
 	for i := range outs {
 		hit, all = hit+outs[i].StepsHit, all+outs[i].StepsAll

@@ -69,6 +69,13 @@ func contest(x, y []float64) (b bout) {
 		f, ok = series.FitColumns(y, c.ones, c.column(func(u float64) float64 { return math.Log(1 + u/tau) }))
 		stop(f, ok, 1/(1+tau)/math.Log(1+1/tau))
 	}
+	for _, late := range []float64{0.1, 0.2, 0.3, 0.4} {
+		for tau := 0.05; tau < 3; tau *= 1.6 {
+			f, ok := series.FitColumns(y, c.ones, c.column(func(u float64) float64 { return 1 - math.Exp(-max(0, u-late)/tau) }))
+			z := (1 - late) / tau
+			stop(f, ok, math.Exp(-z)/tau/(1-math.Exp(-z)))
+		}
+	}
 	moved := series.Fit{Squares: math.Inf(1)}
 	for k := 3; k <= n-3; k++ {
 		f, ok := series.FitColumns(y, c.ones, c.column(func(v float64) float64 { return min(v, c.u[k]) }))

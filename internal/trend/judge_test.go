@@ -123,6 +123,76 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// TestStepsBesideGap holds that a time in which nobody looked is no time
+// without steps, wherever it lies.
+func TestStepsBesideGap(t *testing.T) {
+	const n, gap = 1560, 89
+	for _, from := range []int{100, 700, 1400, n - gap - 30} {
+		r := rand.New(rand.NewPCG(8, uint64(from)))
+		v := 20e6
+		s := of(series.Anonymous, n, 1000, func(int) float64 {
+			if r.Float64() < 1.0/8 {
+				v += 2_101_248
+			}
+			return v
+		})
+		s.Points = slices.Delete(s.Points, from, from+gap)
+		got := only(t, history(s))
+		if !trend.Grows(got.Verdict) {
+			t.Errorf("nobody looked from second %d on: %s: %v", from, got.Verdict, got.Evidence)
+		}
+		if want := 2_101_248.0 * 3600 / 8; *got.PerHourLow > want || *got.PerHourHigh < want {
+			t.Errorf("%g to %g an hour, want %g", *got.PerHourLow, *got.PerHourHigh, want)
+		}
+	}
+}
+
+// TestWithConnections tells growth by what the host accepted, where CPU time
+// does not explain it.
+func TestWithConnections(t *testing.T) {
+	done, total := 0.0, []float64{}
+	for i := range 2160 {
+		done += 5 * math.Pow(math.Sin(float64(i)/180), 2)
+		total = append(total, math.Round(done))
+	}
+	noise := noisy(80e6, 0, 200_000, 4)
+	h := history(
+		of(series.Anonymous, 2160, 10_000, func(i int) float64 { return noise(i) + 10_000*total[i] }),
+		of(series.CPU, 2160, 10_000, func(i int) float64 { return float64(i) / 10 }))
+	accepted := of(series.HostAccepted, 2160, 10_000, func(i int) float64 { return total[i] })
+	accepted.Key = series.Key{Metric: series.HostAccepted}
+	h.Host = []series.Series{accepted}
+	got := trend.Judge(h).Trends[0]
+	if got.Verdict != leak.VerdictWithLoad || got.PerUnit == nil || math.Abs(*got.PerUnit-10_000) > 500 || got.Unit != "connection" {
+		t.Errorf("verdict %q, %v for each %q: %v", got.Verdict, got.PerUnit, got.Unit, got.Evidence)
+	}
+}
+
+// TestHostLimits judges the table of connections always, and what is promised
+// only near its limit.
+func TestHostLimits(t *testing.T) {
+	for _, limit := range []float64{9e9, 20e9} {
+		series := []series.Series{
+			of(series.HostConntrack, 720, 10_000, func(i int) float64 { return float64(20_000 + 10*i) }), of(series.HostConntrackMax, 2, 10_000, func(int) float64 { return 65_536 }),
+			of(series.HostCommitted, 720, 10_000, noisy(8e9, 1e6, 20e6, 2)), of(series.HostCommitLimit, 2, 10_000, func(int) float64 { return limit }),
+		}
+		for i := range series {
+			series[i].Key.Worker = ""
+		}
+		h := history(series...)
+		h.Service = "host"
+		got := map[string]string{}
+		for _, x := range trend.Judge(h).Trends {
+			if x.Verdict == leak.VerdictGrowing && x.Exhaustion != nil {
+				got[x.Resource] = x.Exhaustion.Limit
+			}
+		}
+		if near := got["committed memory"] == "commit limit"; got["tracked connections"] != "nf_conntrack_max" || near != (limit < 10e9) {
+			t.Errorf("commit limit %g: %v", limit, got)
+		}
+	}
+}
+
 // TestWithLoad tells growth by work from growth by time.
 func TestWithLoad(t *testing.T) {
 	done := 0.0

@@ -76,8 +76,10 @@ func quiet(steps []series.Step, clock clockOf, to float64) bool {
 }
 
 // stepRate is the growth by steps per hour, with the error of what comes again
-// and again: by how much the distances and sizes of the steps differ.
-func stepRate(steps []series.Step, ps []series.Point, clock clockOf) (r rise) {
+// and again: by how much the distances and sizes of the steps differ. Steps that
+// follow one another too closely are not seen one by one: the points tell
+// how much they add. Gained is what they added while nobody looked.
+func stepRate(steps []series.Step, ps []series.Point, clock clockOf, gained float64) (r rise) {
 	n := float64(len(steps))
 	var sizes, distances []float64
 	for i, s := range steps {
@@ -92,11 +94,11 @@ func stepRate(steps []series.Step, ps []series.Point, clock clockOf) (r rise) {
 	}
 	square := func(v float64) float64 { return v * v }
 	uneven := square(series.Deviation(sizes)/series.Mean(sizes)) + square(series.Deviation(distances)/max(series.Mean(distances), 1))
-	r.slope = total(steps) / span
+	r.slope = max(total(steps), ps[len(ps)-1].Value-ps[0].Value-gained) / span
 	// One step more or less at the ends is chance, too.
 	err := r.slope * math.Sqrt(uneven/n+1/square(n))
 	r.low, r.high = r.slope-1.96*err, r.slope+1.96*err
-	r.grew, r.windows = total(steps), len(steps)
+	r.grew, r.windows = r.slope*span, len(steps)
 	r.p = math.Pow(0.5, n)
 	return r
 }

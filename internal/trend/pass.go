@@ -15,7 +15,7 @@ const (
 	leastPoints = 30
 	leastTime   = 3 * time.Minute
 	// alpha is the chance of being wrong that a verdict may have.
-	alpha = 2.5e-3
+	alpha = 4e-3
 )
 
 // Pass is the judging of one resource of one worker.
@@ -30,7 +30,7 @@ type Pass struct {
 	fresh    bool // it began within the window
 	curve    curve
 	bends    []bend
-	whole    bout // of the curve before it was cut
+	whole    bout      // of the curve before it was cut
 	load     *workload // nil when none was measured
 	loadRose string    // what was seen of a load that rose too, and may explain the growth
 	best     rise      // the growth that is most certain

@@ -70,7 +70,7 @@ func clearSteps(p *Pass) {
 		p.note(fmt.Sprintf("%s up, but ever more seldom, or none for long", times(len(ups), "step")))
 		return
 	}
-	r := stepRate(ups, p.judged(), seen)
+	r := stepRate(ups, p.judged(), seen, gained)
 	if !p.above(r) {
 		return
 	}

@@ -28,6 +28,9 @@ import (
 // Enough is the ratio of signal to noise from which on a leak must be found.
 const Enough = 4
 
+// tooLong is how long a judgement takes that is measured again.
+const tooLong = 30 * time.Millisecond
+
 // Outcome is what was said of one trace.
 type Outcome struct {
 	Trace    *corpus.Trace // without its series
@@ -49,6 +52,14 @@ func Judge(t *corpus.Trace) Outcome {
 	begin := time.Now()
 	r := trend.Judge(h)
 	o := Outcome{SNR: t.SNR(), Took: time.Since(begin)}
+	for range 3 {
+		if o.Took < tooLong {
+			break
+		}
+		begin = time.Now() // others may have had the processor
+		trend.Judge(h)
+		o.Took = min(o.Took, time.Since(begin))
+	}
 	for _, tr := range r.Trends {
 		if tr.Metric == string(t.Metric) {
 			o.Trend = tr
