@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stanch/internal/leak"
+	"stanch/internal/series"
 )
 
 // rhythm notes that what varies was explained.
@@ -76,7 +77,7 @@ func (p *Pass) leftOver() {
 		p.undecided(r, p.loadRose)
 	case p.whole.slows() && p.slowed() == 0 && p.grown() >= p.resource.least:
 		p.undecided(r, p.slowWords()+", which may come to an end, or not")
-	case r.drift && r.tau > 0.8 && p.grown() >= p.resource.least:
+	case p.climbs():
 		p.undecided(r, fmt.Sprintf("rose by %s in %s, but not evenly enough to tell that it goes on", p.amount(p.grown()), p.spanWords()))
 	case (r.p < 0.01 || p.widened(r).low > 0) && r.slope > 0 && r.grew >= p.resource.least:
 		p.undecided(r, p.doubt(r))
@@ -88,6 +89,13 @@ func (p *Pass) leftOver() {
 	default:
 		p.conclude(leak.VerdictSteady, "no growth in "+p.spanWords()+": "+p.slopeWords(r))
 	}
+}
+
+// climbs tells that nearly all of the curve is higher than what was before it:
+// it is not steady, whatever it is.
+func (p *Pass) climbs() bool {
+	_, low := lowest(p.curve.x, p.curve.low, min(48, p.curve.n()))
+	return p.slowed() == 0 && series.MannKendall(low, 1).Tau > 0.8 && p.grown() >= p.resource.least
 }
 
 // doubt says why growth that was seen is not believed.
@@ -102,6 +110,11 @@ func (p *Pass) doubt(r rise) string {
 // short says what can be said of too little data.
 func (p *Pass) short(r rise) {
 	ps := p.judged()
+	if k := len(p.bends); k > 0 {
+		for ps[0].At < p.bends[k-1].at {
+			ps = ps[1:]
+		}
+	}
 	span := time.Duration(ps[len(ps)-1].At-ps[0].At) * time.Millisecond
 	needs := leastTime - span
 	if n := len(ps); n > 1 && n < leastPoints {

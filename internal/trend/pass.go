@@ -139,9 +139,13 @@ func reduce(ps []series.Point) curve {
 // judged are the points of the life that is judged.
 func (p *Pass) judged() []series.Point { return p.points[p.life.from:p.life.to] }
 
-// enough tells whether there is data for a verdict at all.
+// enough tells whether there is data for a verdict at all: of the life, and of
+// what is left of it since its last bend.
 func (p *Pass) enough() bool {
 	ps := p.judged()
+	if len(p.bends) > 0 && p.curve.span() < leastTime.Hours() {
+		return false
+	}
 	return len(ps) >= leastPoints && ps[len(ps)-1].At-ps[0].At >= leastTime.Milliseconds()-1000
 }
 
