@@ -184,6 +184,7 @@ var uncompared = map[string]string{
 	"mallocbench": "its threads allocate and free blocks of random sizes until the very end: no two runs are alike.",
 	"echoload":    "it is the client of a server, and allocates nothing itself.",
 	"plugin":      "a library; dlopener loads it.",
+	"demo":        "it never ends, and loses at random moments; the tests of watch hold it against what stanch says.",
 	"fd*":         "what they lose is descriptors; the tests of run --fds hold them against what the programs say themselves.",
 }
 
