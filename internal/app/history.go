@@ -262,7 +262,7 @@ func (h *historian) report(services []leak.ReportService) *leak.Report {
 			key := services[i].Name + "\x00" + t.Worker
 			if trend.Grows(t.Verdict) && ids[key] == 0 {
 				ids[key] = len(r.Targets) + 1
-				r.Targets = append(r.Targets, leak.ReportTarget{ID: ids[key], PID: t.PID, Comm: services[i].Name})
+				r.Targets = append(r.Targets, targetOf(&services[i], t, ids[key]))
 			}
 		}
 	}
@@ -274,6 +274,19 @@ func (h *historian) report(services []leak.ReportService) *leak.Report {
 	r.Observed.Start = time.UnixMilli(first).UTC()
 	r.Observed.DurationS = float64(max(last-first, 0)) / 1000
 	return r
+}
+
+// targetOf is the process of a trend.
+func targetOf(s *leak.ReportService, t *leak.ReportTrend, id int) leak.ReportTarget {
+	program, _, _ := strings.Cut(s.Name, " ")
+	out := leak.ReportTarget{ID: id, PID: t.PID, Comm: program}
+	for _, w := range s.Workers {
+		if w.Worker == t.Worker && !w.Started.IsZero() {
+			up := s.To.Sub(w.Started).Seconds()
+			out.UptimeS = &up
+		}
+	}
+	return out
 }
 
 // named finds the services that a word of a user means: the name itself, the
