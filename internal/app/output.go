@@ -105,9 +105,14 @@ func (o *output) write(std io.Writer, r *leak.Report) error {
 	return f.Close()
 }
 
-// all writes the report and what comes after it.
+// all writes the report and what comes after it; text on a terminal as wide as
+// that is.
 func (o *output) all(w io.Writer, format render.Format, r *leak.Report) error {
-	if err := format.Write(w, r); err != nil || o.after == nil {
+	write := format.Write
+	if format.Name == "text" && terminal(w) {
+		write = func(w io.Writer, r *leak.Report) error { return render.TextIn(w, r, columns(w)) }
+	}
+	if err := write(w, r); err != nil || o.after == nil {
 		return err
 	}
 	return o.after(w)

@@ -42,7 +42,7 @@ var listColumns = []struct {
 }
 
 // list writes each descriptor. A column that would be empty is left out.
-func list(b *strings.Builder, d *leak.ReportDescriptors) {
+func list(b *page, d *leak.ReportDescriptors) {
 	if len(d.List) == 0 {
 		return
 	}
@@ -68,7 +68,7 @@ func list(b *strings.Builder, d *leak.ReportDescriptors) {
 	for i := range d.List {
 		e := &d.List[i]
 		lead := line(fmt.Sprint(e.Num), func(c int) string { return listColumns[c].of(e) })
-		wrap(b, lead, described(e, max(columns-utf8.RuneCountInString(lead), leastRoom)))
+		wrap(b, lead, described(e, max(b.width-utf8.RuneCountInString(lead), leastRoom)))
 	}
 }
 

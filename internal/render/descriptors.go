@@ -28,7 +28,7 @@ var below = strings.Repeat(" ", rowWidth)
 // open writes what a process has open, in the order in which a reader asks: how
 // many of how many, what they are and who opened them, what else can run out,
 // what fails already.
-func open(b *strings.Builder, s *section) {
+func open(b *page, s *section) {
 	t := s.targets[0]
 	d := t.Descriptors
 	if d == nil || len(s.targets) > 1 || ended(t) && !losesDescriptors(s) {
@@ -54,7 +54,7 @@ func open(b *strings.Builder, s *section) {
 }
 
 // libraries writes whose code opened what, where that is more than one's.
-func libraries(b *strings.Builder, d *leak.ReportDescriptors) {
+func libraries(b *page, d *leak.ReportDescriptors) {
 	if len(d.Libraries) < 2 {
 		return
 	}
@@ -118,7 +118,7 @@ func inUse(t *leak.ReportTarget) string {
 func ofNumbers(l leak.ReportLimit) bool { return l.Name == string(leak.UsageDescriptors) }
 
 // groups writes a row for each group, and who opened what is in it.
-func groups(b *strings.Builder, t *leak.ReportTarget, short bool) {
+func groups(b *page, t *leak.ReportTarget, short bool) {
 	most, openers := maxGroups, maxOpeners
 	if short {
 		most, openers = maxGroupsShort, maxOpenersShort
@@ -199,7 +199,7 @@ func rowOf(g *leak.ReportDescriptorGroup) groupRow {
 	return r
 }
 
-func (r *groupRow) write(b *strings.Builder, width int) {
+func (r *groupRow) write(b *page, width int) {
 	pad := strings.Repeat(" ", width-utf8.RuneCountInString(r.what))
 	b.WriteString(strings.TrimRight(fmt.Sprintf(rowLead, r.count)+r.what+pad+"  "+r.numbers, " "))
 	b.WriteByte('\n')
@@ -267,7 +267,7 @@ func cut(s string, n int) string {
 }
 
 // whoOpened writes the openers of a group below it.
-func whoOpened(b *strings.Builder, g *leak.ReportDescriptorGroup, most int) {
+func whoOpened(b *page, g *leak.ReportDescriptorGroup, most int) {
 	left, last := g.Count, ""
 	for i := range g.Openers[:min(len(g.Openers), most)] {
 		o := &g.Openers[i]

@@ -3,17 +3,16 @@ package render
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"stanch/internal/leak"
 )
 
 // Explain writes what a number may say, most likely first.
 func Explain(w io.Writer, n uint64, meanings []leak.Meaning) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d = %#x", n, n)
+	b := newPage()
+	fmt.Fprintf(b, "%d = %#x", n, n)
 	if n >= 1000 {
-		fmt.Fprintf(&b, " = %s", leak.FormatBytes(float64(n)))
+		fmt.Fprintf(b, " = %s", leak.FormatBytes(float64(n)))
 	}
 	b.WriteByte('\n')
 	for _, m := range meanings {
@@ -21,7 +20,7 @@ func Explain(w io.Writer, n uint64, meanings []leak.Meaning) error {
 		if m.How != "" {
 			text += ": " + Clean(m.How)
 		}
-		wrap(&b, "  ", text)
+		wrap(b, "  ", text)
 	}
 	if len(meanings) == 0 {
 		b.WriteString("  no text, time, address or pattern that stanch knows\n")

@@ -20,7 +20,7 @@ const (
 
 // history writes what is known of services: of one, all of it; of several, who
 // runs out first.
-func history(b *strings.Builder, services []leak.ReportService) {
+func history(b *page, services []leak.ReportService) {
 	if len(services) == 1 {
 		service(b, &services[0])
 		return
@@ -38,14 +38,14 @@ func history(b *strings.Builder, services []leak.ReportService) {
 	}
 }
 
-func growing(b *strings.Builder, rows []Row) {
+func growing(b *page, rows []Row) {
 	ranking(b, "", []string{"SERVICE", "PID", "WHAT", "NOW", "GROWS", "LIMIT", "IN", "SINCE", "VERDICT"}, rows, func(r Row) []string {
 		return []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, r.Since, r.Verdict}
 	})
 }
 
 // risingNow writes what rises and is not decided, with what it would come to.
-func risingNow(b *strings.Builder, rows []Row) {
+func risingNow(b *page, rows []Row) {
 	const title = "rising, but not for long enough to say that it goes on:\n"
 	ranking(b, title, []string{"SERVICE", "PID", "WHAT", "NOW", "RISES", "LIMIT", "IN", "NEEDS"}, rows, func(r Row) []string {
 		needs := r.Needs
@@ -58,7 +58,7 @@ func risingNow(b *strings.Builder, rows []Row) {
 
 // ranking writes rows under a title and the heads of their columns; nothing
 // when there are none.
-func ranking(b *strings.Builder, title string, heads []string, rows []Row, cells func(Row) []string) {
+func ranking(b *page, title string, heads []string, rows []Row, cells func(Row) []string) {
 	if len(rows) == 0 {
 		return
 	}
@@ -74,7 +74,7 @@ func ranking(b *strings.Builder, title string, heads []string, rows []Row, cells
 	}
 }
 
-func waiting(b *strings.Builder, rows []Row) {
+func waiting(b *page, rows []Row) {
 	if len(rows) == 0 {
 		return
 	}
@@ -96,7 +96,7 @@ func waiting(b *strings.Builder, rows []Row) {
 
 // grid writes rows of cells, columns two spaces apart. Where that is wider
 // than a line, names become shorter: the first column and that of the limit.
-func grid(b *strings.Builder, rows [][]string) {
+func grid(b *page, rows [][]string) {
 	const gap, serviceAt, limitAt = 2, 0, 5
 	most := map[int]int{serviceAt: maxService, limitAt: maxLimit}
 	var widths []int
@@ -116,7 +116,7 @@ func grid(b *strings.Builder, rows [][]string) {
 		return all - gap
 	}
 	const least = 10
-	for measure() > columns && (most[serviceAt] > least || most[limitAt] > least) {
+	for measure() > b.width && (most[serviceAt] > least || most[limitAt] > least) {
 		if most[limitAt] > least && most[limitAt]*3 > most[serviceAt]*2 {
 			most[limitAt]--
 		} else {
@@ -164,7 +164,7 @@ func withoutDirectories(s string) string {
 }
 
 // service writes all that is known of one.
-func service(b *strings.Builder, s *leak.ReportService) {
+func service(b *page, s *leak.ReportService) {
 	wrap(b, "", HeadOf(s))
 	ok := false
 	for i, p := range ParagraphsOf(s) {
@@ -182,7 +182,7 @@ func service(b *strings.Builder, s *leak.ReportService) {
 }
 
 // marks lists what happened, the last of it.
-func marks(b *strings.Builder, s *leak.ReportService) {
+func marks(b *page, s *leak.ReportService) {
 	if len(s.Marks) == 0 {
 		return
 	}

@@ -19,7 +19,7 @@ const (
 )
 
 // limits writes what can run out besides the process's own descriptors.
-func limits(b *strings.Builder, d *leak.ReportDescriptors, short bool) {
+func limits(b *page, d *leak.ReportDescriptors, short bool) {
 	within := soon
 	if short {
 		within = soonShort
@@ -44,7 +44,7 @@ func near(l *leak.ReportLimit, within time.Duration) bool {
 
 // limit writes "98 %  local ports 10.0.0.1 to 10.0.0.5:5432: 27,900 of 28,232
 // (net.ipv4.ip_local_port_range); +120/h; limit in 3 h".
-func limit(b *strings.Builder, l *leak.ReportLimit) {
+func limit(b *page, l *leak.ReportLimit) {
 	const all = 100
 	part := all
 	if l.Used < *l.Max {
@@ -105,7 +105,7 @@ var shortages = map[string]string{
 }
 
 // failures writes what fails already.
-func failures(b *strings.Builder, d *leak.ReportDescriptors, short bool) {
+func failures(b *page, d *leak.ReportDescriptors, short bool) {
 	most := maxFailures
 	if short {
 		most = maxFailuresShort
@@ -163,7 +163,7 @@ const elsewhere = "other"
 
 // ownerless writes "sockets of no process: 1,840 TIME_WAIT :8080; 12 LAST_ACK
 // to 10.0.0.5:5432".
-func ownerless(b *strings.Builder, d *leak.ReportDescriptors) {
+func ownerless(b *page, d *leak.ReportDescriptors) {
 	if len(d.Ownerless) == 0 {
 		return
 	}

@@ -53,25 +53,25 @@ func ReadProfile(r io.Reader) (*leak.Profile, error) {
 // numbers in one line and its calls in the next.
 func ProfileText(w io.Writer, p *leak.Profile) error {
 	p.Normalize()
-	var b strings.Builder
+	b := newPage()
 	for i := range p.Targets {
-		head(&b, &p.Targets[i])
+		head(b, &p.Targets[i])
 	}
-	wrap(&b, "recorded ", recorded(p))
+	wrap(b, "recorded ", recorded(p))
 	if p.Count > 0 {
 		b.WriteByte('\n')
-		table(&b, p)
+		table(b, p)
 		b.WriteByte('\n')
 	}
-	wrap(&b, "", held(p))
+	wrap(b, "", held(p))
 	for _, g := range p.Gaps {
-		wrap(&b, "not seen: ", Clean(g))
+		wrap(b, "not seen: ", Clean(g))
 	}
 	for _, n := range p.Notes {
-		wrap(&b, "note: ", Clean(n))
+		wrap(b, "note: ", Clean(n))
 	}
 	if c := cost(&p.Observed); c != "" {
-		wrap(&b, "cost: ", c)
+		wrap(b, "cost: ", c)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -152,7 +152,7 @@ func plural(n uint64, what string) string {
 
 // table writes the sites. Numbers that rest on samples have "about" before
 // them.
-func table(b *strings.Builder, p *leak.Profile) {
+func table(b *page, p *leak.Profile) {
 	rows := [][]string{{"", "HELD", "BLOCKS", "ALLOCATED", "BLOCKS", "FREED", "BLOCKS", "OLDEST", "GROWTH"}}
 	for i := range p.Sites {
 		rows = append(rows, row(&p.Sites[i]))
@@ -198,11 +198,11 @@ func row(s *leak.ProfileSite) []string {
 
 // calls writes the line and its callers, as a finding does.
 func calls(s *leak.ProfileSite) string {
-	var b strings.Builder
+	b := newPage()
 	text := "no stack was recorded"
 	if len(s.Stack) > 0 {
 		text = stack(&leak.Finding{Stack: s.Stack, Site: s.Site})
 	}
-	wrap(&b, "    ", text)
+	wrap(b, "    ", text)
 	return b.String()
 }

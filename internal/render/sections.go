@@ -71,7 +71,7 @@ func sections(r *leak.Report) []*section {
 }
 
 // sectionHead says who it is.
-func sectionHead(b *strings.Builder, s *section) {
+func sectionHead(b *page, s *section) {
 	t := s.targets[0]
 	if len(s.targets) == 1 {
 		head(b, t)
@@ -93,7 +93,7 @@ func sectionHead(b *strings.Builder, s *section) {
 }
 
 // totals says what the looks at the exits found in all.
-func totals(b *strings.Builder, s *section) {
+func totals(b *page, s *section) {
 	direct, indirect, reachable, n := sum(s.targets)
 	if n == 0 {
 		return
@@ -170,7 +170,7 @@ func inProcesses(s *section, f *leak.Finding) string {
 
 // nothingLost says of a process that has ended how it was looked at when
 // nothing was found.
-func nothingLost(b *strings.Builder, ts []*leak.ReportTarget) {
+func nothingLost(b *page, ts []*leak.ReportTarget) {
 	direct, indirect, reachable, n := sum(ts)
 	switch {
 	case n < len(ts):
@@ -186,7 +186,7 @@ func nothingLost(b *strings.Builder, ts []*leak.ReportTarget) {
 
 // quiet sums the processes that have ended and in which nothing was found: by
 // how well they were looked at. Others says that there are more.
-func quiet(b *strings.Builder, ts []*leak.ReportTarget, others bool) {
+func quiet(b *page, ts []*leak.ReportTarget, others bool) {
 	var clear, unseen, left []*leak.ReportTarget
 	for _, t := range ts {
 		switch direct, indirect, _, n := sum([]*leak.ReportTarget{t}); {
@@ -243,7 +243,7 @@ func names(ts []*leak.ReportTarget) string {
 }
 
 // targetGaps says what could not be seen of some of the processes.
-func targetGaps(b *strings.Builder, ts []*leak.ReportTarget) {
+func targetGaps(b *page, ts []*leak.ReportTarget) {
 	who := map[string][]*leak.ReportTarget{}
 	var order []string
 	for _, t := range ts {

@@ -18,18 +18,23 @@ const unexplained = "heap.growth:unexplained"
 const maxFindings = 25
 
 // Text writes the report for a person: facts first, one finding a paragraph.
-func Text(w io.Writer, r *leak.Report) error {
+func Text(w io.Writer, r *leak.Report) error { return TextIn(w, r, columns) }
+
+// TextIn is Text for a terminal of so many columns: lines are at most so wide,
+// where tables allow it, and never wider than Text's.
+func TextIn(w io.Writer, r *leak.Report, width int) error {
 	r.Normalize()
-	var b strings.Builder
+	b := newPage()
+	b.width = max(min(width, columns), leastColumns)
 	all := sections(WithoutHistory(r))
 	switch {
 	case len(r.Services) > 0:
-		history(&b, r.Services)
+		history(b, r.Services)
 		if len(all) > 0 {
-			apart(&b)
+			apart(b)
 		}
 	case len(all) == 0:
-		wrap(&b, "", "nothing was examined")
+		wrap(b, "", "nothing was examined")
 	}
 	var silent []*leak.ReportTarget
 	said := 0
@@ -39,41 +44,41 @@ func Text(w io.Writer, r *leak.Report) error {
 			continue
 		}
 		if said > 0 {
-			apart(&b)
+			apart(b)
 		}
 		said++
-		sectionHead(&b, sec)
-		about(&b, r, sec)
+		sectionHead(b, sec)
+		about(b, r, sec)
 	}
 	if len(silent) > 0 {
 		if said > 0 {
-			apart(&b)
+			apart(b)
 		}
-		quiet(&b, silent, said > 0)
-		targetGaps(&b, silent)
+		quiet(b, silent, said > 0)
+		targetGaps(b, silent)
 	}
 	for _, g := range r.Gaps {
-		wrap(&b, "not seen: ", Clean(g))
+		wrap(b, "not seen: ", Clean(g))
 	}
 	for _, n := range r.Notes {
-		wrap(&b, "note: ", Clean(n))
+		wrap(b, "note: ", Clean(n))
 	}
 	if c := cost(&r.Observed); c != "" {
-		wrap(&b, "cost: ", c)
+		wrap(b, "cost: ", c)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 // apart leaves one line empty.
-func apart(b *strings.Builder) {
+func apart(b *page) {
 	if !strings.HasSuffix(b.String(), "\n\n") {
 		b.WriteByte('\n')
 	}
 }
 
 // about writes what was found in one section.
-func about(b *strings.Builder, r *leak.Report, s *section) {
+func about(b *page, r *leak.Report, s *section) {
 	own, t := s.findings, s.targets[0]
 	if len(own) > 0 {
 		totals(b, s)
@@ -107,7 +112,7 @@ func about(b *strings.Builder, r *leak.Report, s *section) {
 }
 
 // head says who it is and how it stands.
-func head(b *strings.Builder, t *leak.ReportTarget) {
+func head(b *page, t *leak.ReportTarget) {
 	parts := []string{fmt.Sprintf("%s[%d]", Clean(t.Comm), t.PID)}
 	if t.UptimeS != nil && !ended(t) {
 		parts[0] += " up " + seconds(*t.UptimeS)
@@ -150,7 +155,7 @@ var words = map[leak.Severity]string{
 	leak.SeverityError: "ERROR", leak.SeverityLeak: "LEAK", leak.SeverityGrowth: "GROWTH", leak.SeverityRisk: "RISK", leak.SeverityNote: "NOTE",
 }
 
-func finding(b *strings.Builder, s *section, f *leak.Finding) {
+func finding(b *page, s *section, f *leak.Finding) {
 	word := words[f.Severity]
 	if word == "" {
 		word = strings.ToUpper(Clean(string(f.Severity)))
@@ -190,7 +195,7 @@ func origin(f *leak.Finding) string {
 const maxRelated = 4
 
 // related writes the other stacks of a finding.
-func related(b *strings.Builder, f *leak.Finding) {
+func related(b *page, f *leak.Finding) {
 	for i := range f.Related {
 		r := &f.Related[i]
 		if len(r.Stack) == 0 {
@@ -225,13 +230,13 @@ func did(r *leak.Related) string {
 const maxLabel = 6
 
 // labelled writes "proof: no pointer to them" as a label and its text.
-func labelled(b *strings.Builder, s string) {
+func labelled(b *page, s string) {
 	label, text := labelOf(s)
 	wrap(b, fmt.Sprintf("  %-*s ", maxLabel, label), text)
 }
 
 // nothing says what was looked at when nothing was found.
-func nothing(b *strings.Builder, r *leak.Report, s *section) {
+func nothing(b *page, r *leak.Report, s *section) {
 	t := s.targets[0]
 	if n := expected(r); n > 0 {
 		wrap(b, "", fmt.Sprintf("nothing new found in %s; suppressed or known, as the notes say: %s", seconds(r.Observed.DurationS), leak.FormatCount(n)))
@@ -283,7 +288,7 @@ const maxHolders = 8
 
 // holders says who holds what is reachable, those with a hundredth of it or
 // more: a scan's answer to "where is the rest".
-func holders(b *strings.Builder, t *leak.ReportTarget) {
+func holders(b *page, t *leak.ReportTarget) {
 	var all uint64
 	for i := range t.Held {
 		all += t.Held[i].Bytes

@@ -7,15 +7,26 @@ import (
 	"unicode/utf8"
 )
 
-// columns is the width of the text.
+// columns is the usual width of the text, and the largest.
 const columns = 100
 
-// wrap writes text in lines of at most columns, the first after lead, the
+// leastColumns is the least: tables need it.
+const leastColumns = 60
+
+// page is text of a width in the making.
+type page struct {
+	strings.Builder
+	width int // columns
+}
+
+func newPage() *page { return &page{width: columns} }
+
+// wrap writes text in lines of at most the page's width, the first after lead, the
 // others below its end. Words that belong together are joined by a
 // non-breaking space in text. A word longer than a line stands alone.
-func wrap(out *strings.Builder, lead, text string) {
+func wrap(out *page, lead, text string) {
 	indent := utf8.RuneCountInString(lead)
-	line, width := append(make([]byte, 0, 2*columns), lead...), indent
+	line, width := append(make([]byte, 0, 2*out.width), lead...), indent
 	end := func() {
 		out.Write(bytes.TrimRight(line, " "))
 		out.WriteByte('\n')
@@ -23,7 +34,7 @@ func wrap(out *strings.Builder, lead, text string) {
 	first := true
 	for word := range strings.SplitSeq(text, " ") {
 		n := utf8.RuneCountInString(word)
-		if !first && width+1+n > columns {
+		if !first && width+1+n > out.width {
 			end()
 			line = append(line[:0], strings.Repeat(" ", indent)...)
 			width, first = indent, true
