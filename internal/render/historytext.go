@@ -38,9 +38,14 @@ func history(b *page, services []leak.ReportService) {
 	}
 }
 
+// roomForSince is how wide text must be for the column SINCE: without it, names
+// keep some room.
+const roomForSince = 90
+
 func growing(b *page, rows []Row) {
-	ranking(b, "", []string{"SERVICE", "PID", "WHAT", "NOW", "GROWS", "LIMIT", "IN", "SINCE", "VERDICT"}, rows, func(r Row) []string {
-		return []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, r.Since, r.Verdict}
+	heads := []string{"SERVICE", "PID", "WHAT", "NOW", "GROWS", "LIMIT", "IN", "VERDICT", "SINCE"}
+	ranking(b, "", heads, rows, func(r Row) []string {
+		return []string{r.Service, r.PID, r.What, r.Now, r.Grows, r.Limit, r.In, r.Verdict, r.Since}
 	})
 }
 
@@ -67,6 +72,11 @@ func ranking(b *page, title string, heads []string, rows []Row, cells func(Row) 
 	lines := [][]string{heads}
 	for _, r := range rows[:min(len(rows), maxRows)] {
 		lines = append(lines, cells(r))
+	}
+	if last := len(heads) - 1; heads[last] == "SINCE" && b.width < roomForSince {
+		for i := range lines {
+			lines[i] = lines[i][:last]
+		}
 	}
 	grid(b, lines)
 	if more := len(rows) - maxRows; more > 0 {
