@@ -18,6 +18,8 @@ const (
 	// first seldom, and hardly ever both.
 	rhythmPeak   = 0.3
 	rhythmTrough = -0.2
+	// rhythmFirst is how good the first peak is at least, as a part of the best.
+	rhythmFirst = 0.75
 	// rhythmPeakFew is asked where fewer than four periods were seen.
 	rhythmPeakFew = 0.6
 )
@@ -81,8 +83,15 @@ func rhythmLag(r []float64, squares float64) (lag int, ok bool) {
 	for k < most && correlation[k] > 0 {
 		k++
 	}
-	for ; k <= most; k++ {
-		if k >= 4 && (lag == 0 || correlation[k] > correlation[lag]*1.05) {
+	// Two periods later the values are as like themselves, or more so where
+	// they meet better: the first is taken that is nearly as good as any.
+	highest := 0.0
+	from := max(k, 4)
+	for k := from; k <= most; k++ {
+		highest = max(highest, correlation[k])
+	}
+	for k := from; k <= most && lag == 0; k++ {
+		if correlation[k] >= rhythmFirst*highest && (k == most || correlation[k] >= correlation[k+1]) {
 			lag = k
 		}
 	}

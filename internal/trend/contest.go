@@ -34,7 +34,7 @@ const (
 	// bentShare and bentSure are what slows down by so much, and so surely, that
 	// it may be the begin of a way to an end.
 	bentShare = 0.9
-	bentSure  = 5
+	bentSure  = 6
 )
 
 // contest holds the curves of what goes on against those of what ends. What
@@ -66,7 +66,9 @@ func contest(x, y []float64) (b bout) {
 		if f, ok := series.FitColumns(y, c.ones, e, c.u); ok && tau < 0.2 && f.Squares < filled.Squares {
 			filled = f
 		}
-		f, ok = series.FitColumns(y, c.ones, c.column(func(u float64) float64 { return math.Log(1 + u/tau) }))
+	}
+	for tau := 0.001; tau < 6; tau *= 1.3 {
+		f, ok := series.FitColumns(y, c.ones, c.column(func(u float64) float64 { return math.Log(1 + u/tau) }))
 		stop(f, ok, 1/(1+tau)/math.Log(1+1/tau))
 	}
 	for _, late := range []float64{0.1, 0.2, 0.3, 0.4} {

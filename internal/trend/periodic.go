@@ -42,18 +42,19 @@ func periodic(p *Pass) {
 	p.rhythm(fmt.Sprintf("goes up and down every %s, %s", since(time.Duration(r.Period*float64(time.Hour))), words))
 }
 
-// feet is the curve by whole periods, from peak to peak.
+// feet is the curve by whole periods, each with its foot in the middle: a tooth
+// is highest just before its foot, and a period is not known to the last digit.
 func (c *curve) feet(r series.Rhythm) (out curve) {
-	peak := 0
+	foot := 0
 	for i, v := range r.Wave {
-		if v > r.Wave[peak] {
-			peak = i
+		if v < r.Wave[foot] {
+			foot = i
 		}
 	}
 	current, count := 0, 0.0
 	for i := range c.x {
 		middle := hours((c.windows[i].From+c.windows[i].To)/2 - c.windows[0].From)
-		k := int(math.Floor((middle - c.x[peak]) / r.Period))
+		k := int(math.Round((middle - c.x[foot]) / r.Period))
 		if n := out.n() - 1; n >= 0 && k == current {
 			out.windows[n].To = c.windows[i].To
 			if c.low[i] < out.low[n] {
