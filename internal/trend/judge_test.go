@@ -112,6 +112,9 @@ func TestSteps(t *testing.T) {
 	if r.Trends[0].Verdict != leak.VerdictStepping {
 		t.Fatalf("verdict %q: %v", r.Trends[0].Verdict, r.Trends[0].Evidence)
 	}
+	if said := r.Trends[0].Evidence[0]; strings.Contains(said, "-0") {
+		t.Errorf("it says %q", said)
+	}
 	var seen []int
 	for _, m := range r.Marks {
 		if m.Kind == leak.MarkStep {
