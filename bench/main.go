@@ -10,9 +10,11 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -63,7 +65,7 @@ func (f figure) verdict() string {
 }
 
 func main() {
-	out := flag.String("o", "", "also write the table, as Markdown, to this file")
+	out := flag.String("o", "", "also write the table, as Markdown, to this file; with -only the rows of other suites stay")
 	only := flag.String("only", "", "run only the suites whose name matches")
 	stanch := flag.String("stanch", "bin/stanch", "the program to measure")
 	flag.Parse()
@@ -104,7 +106,8 @@ func run(stanch, only, out string) error {
 		figures = append(figures, got...)
 		fmt.Fprintf(os.Stderr, "%s took %v\n", s.name, time.Since(began).Round(time.Second))
 	}
-	if err := writeTable(os.Stdout, figures); err != nil {
+	rows := rowsOf(figures)
+	if err := writeTable(os.Stdout, rows); err != nil {
 		return err
 	}
 	missed := 0
@@ -117,13 +120,19 @@ func run(stanch, only, out string) error {
 	if out == "" {
 		return nil
 	}
-	return writeFile(out, machine, figures)
+	if only != "" {
+		if rows, err = among(out, rows); err != nil {
+			return err
+		}
+	}
+	return writeFile(out, machine, rows)
 }
 
-// writeTable writes the figures as a Markdown table, with its columns aligned
-// for the eye.
-func writeTable(w io.Writer, figures []figure) error {
-	rows := [][]string{{"figure", "measured", "bound", "", "beside it, in the same run"}}
+// head is the first row of the table.
+var head = []string{"figure", "measured", "bound", "", "beside it, in the same run"}
+
+// rowsOf writes figures as rows.
+func rowsOf(figures []figure) (rows [][]string) {
 	for _, f := range figures {
 		bound := ""
 		if f.bound > 0 {
@@ -137,6 +146,53 @@ func writeTable(w io.Writer, figures []figure) error {
 		}
 		rows = append(rows, []string{f.name, fmt.Sprintf("%.3g %s", f.value, f.unit), bound, f.verdict(), f.beside})
 	}
+	return rows
+}
+
+// among puts rows in the place of those of the same name in the table of a
+// file, and those that are not there behind it.
+func among(path string, rows [][]string) ([][]string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rows, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	fresh := map[string][]string{}
+	for _, r := range rows {
+		fresh[r[0]] = r
+	}
+	var all [][]string
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "| ") || len(cells) != len(head) {
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch r := fresh[cells[0]]; {
+		case cells[0] == head[0]:
+		case r != nil:
+			all = append(all, r)
+			delete(fresh, cells[0])
+		default:
+			all = append(all, cells)
+		}
+	}
+	for _, r := range rows {
+		if fresh[r[0]] != nil {
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+// writeTable writes rows as a Markdown table, with its columns aligned for the
+// eye.
+func writeTable(w io.Writer, rows [][]string) error {
+	rows = append([][]string{head}, rows...)
 	width := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
@@ -165,9 +221,9 @@ func writeTable(w io.Writer, figures []figure) error {
 
 const preface = `# What stanch costs
 
-Written by ` + "`make bench`" + `, which measures all of it in one run, beside the tools
-that people use today. Every number is a difference or a median within that
-run, so that the machine's own noise is in both sides of it.
+Written by ` + "`make bench`" + `, beside the tools that people use today. Every number is
+a difference or a median within one run of its suite, so that the machine's own
+noise is in both sides of it; suites may be measured anew by themselves (-only).
 
 %s
 
@@ -223,7 +279,8 @@ run before others (nice -15), so that what else the machine does counts less:
 - **descriptors**: a loop of open and close of /dev/null, 8 calls deep, 300 ms at a
   time, before, during and after ` + "`stanch fds --for`" + ` watches (raw tracepoints, as
   for every watch below 5 minutes), and the same in a process that it does not
-  watch; medians of 9. Both have one processor, stanch the other. strace -k runs
+  watch; medians of 9. A watch of 5 minutes or more takes the tracepoints of single
+  calls; medians of 3. Both have one processor, stanch the other. strace -k runs
   the program from its start. Accepts: a server that takes and closes 10,000
   connections a second over loopback for 5 s. The list: ` + "`stanch fds`" + ` from start to
   exit, of files, sockets and eventfds in equal parts.
@@ -239,7 +296,7 @@ run before others (nice -15), so that what else the machine does counts less:
   every point of one service and of the host is read from the files and judged; median of 7.
 `
 
-func writeFile(path, machine string, figures []figure) error {
+func writeFile(path, machine string, rows [][]string) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
@@ -247,7 +304,7 @@ func writeFile(path, machine string, figures []figure) error {
 	if _, err := fmt.Fprintf(f, preface, machine); err != nil {
 		return err
 	}
-	if err := writeTable(f, figures); err != nil {
+	if err := writeTable(f, rows); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(f, method); err != nil {
