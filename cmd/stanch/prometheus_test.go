@@ -31,7 +31,7 @@ func TestPrometheus(t *testing.T) {
 	printed := stanch(t, "watch", "--print-rules", "--every", every)
 	printed.wantCode(t, 0)
 	writeFile(t, rules, printed.out)
-	tool(t, "", "promtool", "check", "rules", rules)
+	tool(t, "", "promtool", "check", "rules", "--lint-fatal", rules)
 
 	page, server := freeAddress(t), freeAddress(t)
 	config := filepath.Join(dir, "prometheus.yml")

@@ -26,9 +26,9 @@ func limitAlerts(o RuleOptions) []alert {
 			text:    "At the limit (RLIMIT_NOFILE) open, accept and socket fail with EMFILE.", next: nextOfTable,
 		}
 	}
-	killed := func(counter, whose, next string) alert {
+	killed := func(name, counter, whose, next string) alert {
 		return alert{
-			name: "StanchOOMKill", expr: fmt.Sprintf("increase(%s[%s]) > 0", counter, o.span(time.Hour)), severity: "warning",
+			name: name, expr: fmt.Sprintf("increase(%s[%s]) > 0", counter, o.span(time.Hour)), severity: "warning",
 			summary: whose + ": the kernel killed a process for lack of memory",
 			text:    "It kills the process with the highest score, which need not be the one that grew.", next: next,
 		}
@@ -59,8 +59,8 @@ func limitAlerts(o RuleOptions) []alert {
 			summary: host + ": " + share + " of the connection tracking table is in use",
 			text:    "When it is full new connections are dropped.", next: nextOfHost,
 		},
-		killed(string(series.HostOOMKills), host, nextOfHost),
-		killed(string(series.CgroupEvents)+`{event="oom_kill"}`, service, nextOfService),
+		killed("StanchHostOOMKill", string(series.HostOOMKills), host, nextOfHost),
+		killed("StanchOOMKill", string(series.CgroupEvents)+`{event="oom_kill"}`, service, nextOfService),
 		alert{
 			name: "StanchRestarts", expr: fmt.Sprintf("changes(%s[%s]) > 3", series.Started, o.span(time.Hour)), severity: "warning",
 			summary: worker + ": started anew {{ $value }} times within " + o.span(time.Hour).String(),

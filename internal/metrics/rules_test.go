@@ -41,7 +41,7 @@ func TestRulesAreValid(t *testing.T) {
 		text := rulesText(t, RuleOptions{Every: every})
 		path := filepath.Join(t.TempDir(), "rules.yml")
 		write(t, path, text)
-		if out, err := exec.Command("promtool", "check", "rules", path).CombinedOutput(); err != nil {
+		if out, err := exec.Command("promtool", "check", "rules", "--lint-fatal", path).CombinedOutput(); err != nil {
 			t.Errorf("every %v: promtool: %v\n%s", every, err, out)
 		}
 		groups, errs := rulefmt.Parse([]byte(text), false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
@@ -167,7 +167,7 @@ func TestRulesFire(t *testing.T) {
 			string(series.Sockets) + `{service="a.service",worker="1",state="ESTABLISHED"}`: always(3000),
 		}, map[int]string{
 			5:  "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchMemoryNearLimit warning, StanchTasksNearLimit warning, StanchSocketsNotClosed warning, StanchZombies warning",
-			70: "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchMemoryNearLimit warning, StanchTasksNearLimit warning, StanchOOMKill warning, StanchZombies warning",
+			70: "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchMemoryNearLimit warning, StanchHostOOMKill warning, StanchTasksNearLimit warning, StanchZombies warning",
 		}},
 		{"restarts every quarter of an hour", map[string]line{begun: func(m int) float64 { return float64(m / 13) }},
 			map[int]string{30: "", 60: "StanchRestarts warning"}},
