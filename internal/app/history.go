@@ -13,6 +13,7 @@ import (
 	"stanch/internal/leak"
 	"stanch/internal/series"
 	"stanch/internal/series/tsdb"
+	"stanch/internal/source/sampler"
 	"stanch/internal/trend"
 )
 
@@ -27,7 +28,6 @@ type historian struct {
 	host     []series.Series // read once
 	logs     []series.Series // of log files, read once and only where something grows
 	logsRead bool
-	notes    []string
 }
 
 // fullTime is the longest time of which every point is taken, in ms. Of a
@@ -39,17 +39,15 @@ const (
 )
 
 func newHistorian(ctx context.Context, p tsdb.Reader, from, to int64) (*historian, error) {
-	h := &historian{past: p, from: from, to: to, step: thinStep}
-	host := h.match(hostName)
-	host.Metrics = hostMetrics
-	var err error
-	if h.host, err = p.Select(ctx, host, from, to); err != nil {
+	h := &historian{past: p, from: from, to: to}
+	always, err := p.Select(ctx, tsdb.Match{Host: true, Metrics: []series.Metric{series.HostAvailable}, Step: thinStep}, from, to)
+	if err != nil {
 		return nil, err
 	}
-	if first, _ := stretch(h.host, from, to); to-first.UnixMilli() <= fullTime {
-		h.step, host.Step = 0, 0
-		h.host, err = p.Select(ctx, host, from, to)
+	if first, _ := stretch(always, from, to); to-first.UnixMilli() > fullTime {
+		h.step = thinStep
 	}
+	h.host, err = p.Select(ctx, tsdb.Match{Host: true, Metrics: hostMetrics, Step: h.step}, from, to)
 	return h, err
 }
 
@@ -113,13 +111,22 @@ const recent = 30 * 60_000
 // farthest is the longest time to a limit that is worth saying.
 const farthest = 365 * 24 * time.Hour
 
-// service judges one service. With charts, all that can be drawn of it comes
-// too.
+// service says all of one service: what is concluded, and which log lines come
+// before it grows. With charts, all that can be drawn of it comes too.
 func (h *historian) service(ctx context.Context, name string, charts bool) (leak.ReportService, error) {
 	all, err := h.seriesOf(ctx, name)
 	if err != nil {
 		return leak.ReportService{}, err
 	}
+	s := h.judge(name, all)
+	if charts {
+		s.Charts = chartsOf(all)
+	}
+	return s, h.correlate(ctx, &s)
+}
+
+// judge concludes from the series of a service.
+func (h *historian) judge(name string, all []series.Series) leak.ReportService {
 	of := name
 	if name == hostName {
 		of = "" // as its series are called
@@ -150,13 +157,7 @@ func (h *historian) service(ctx context.Context, name string, charts bool) (leak
 			s.Restarts++
 		}
 	}
-	if err := h.correlate(ctx, &s); err != nil {
-		return s, err
-	}
-	if charts {
-		s.Charts = chartsOf(all)
-	}
-	return s, nil
+	return s
 }
 
 // match selects the series of a service, or of the host.
@@ -183,20 +184,12 @@ const (
 	leastMissing = 30_000
 )
 
-// kindOf tells from its name what a service is; the sampler makes the names.
+// kindOf is the kind of a service as it is called here.
 func kindOf(name string) string {
-	switch {
-	case name == hostName:
-		return "host"
-	case strings.HasSuffix(name, ".service") || strings.HasSuffix(name, ".scope") || strings.HasSuffix(name, ".slice"):
-		return "unit"
+	if name == hostName {
+		name = ""
 	}
-	for _, engine := range []string{"docker/", "containerd/", "podman/", "crio/", "container/"} {
-		if strings.HasPrefix(name, engine) {
-			return "container"
-		}
-	}
-	return "command"
+	return sampler.KindOf(name)
 }
 
 // workers are the processes that have, or had last, the places of a service.
@@ -254,7 +247,7 @@ func (h *historian) report(services []leak.ReportService) *leak.Report {
 		}
 		return cmp.Or(trend.Order(&a.Trends[0], &b.Trends[0]), cmp.Compare(a.Name, b.Name))
 	})
-	r := &leak.Report{Services: services, Notes: h.notes}
+	r := &leak.Report{Services: services}
 	ids := map[string]int{}
 	for i := range services {
 		for j := range services[i].Trends {

@@ -17,10 +17,6 @@ import (
 // small ones, each of these. All is read in full: a moment that is known to a
 // minute only tells nothing.
 func (h *historian) correlate(ctx context.Context, s *leak.ReportService) error {
-	templates, err := h.templates(ctx, s.Name)
-	if err != nil || len(templates) == 0 {
-		return err
-	}
 	var times []int64
 	var jumps []leak.ReportMark
 	for i := range s.Trends {
@@ -51,6 +47,10 @@ func (h *historian) correlate(ctx context.Context, s *leak.ReportService) error 
 	}
 	slices.Sort(times)
 	times = slices.Compact(times)
+	templates, err := h.templates(ctx, s.Name)
+	if err != nil || len(templates) == 0 {
+		return err
+	}
 	sample, err := h.sample(ctx, s.Name)
 	if err != nil {
 		return err

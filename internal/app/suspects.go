@@ -105,13 +105,13 @@ func (a *app) findSuspects(ctx context.Context, name string, f *suspectsFlags) (
 		r, err := ask(ctx, socket, q)
 		var unknown unknownError
 		switch {
-		case errors.As(err, &unknown) && a.lives(name):
-			if r, lookErr := a.quickLook(ctx, q, f); lookErr == nil {
-				r.Notes = append(r.Notes, err.Error())
-				return r, nil
+		case errors.As(err, &unknown):
+			if a.lives(name) {
+				if r, lookErr := a.quickLook(ctx, q, f); lookErr == nil {
+					r.Notes = append(r.Notes, err.Error())
+					return r, nil
+				}
 			}
-			return nil, codeError{ExitUsage, err}
-		case err != nil && errors.As(err, &unknown):
 			return nil, codeError{ExitUsage, err}
 		case !errors.Is(err, errNoWatch):
 			return r, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stanch/internal/leak"
+	"stanch/internal/render"
 	"stanch/internal/series"
 	"stanch/internal/series/tsdb"
 	"stanch/internal/trend"
@@ -119,10 +120,11 @@ func (j *jury) began(s series.Sample) {
 }
 
 // resume has a service judged that an earlier watch kept: its lows are not
-// known any more.
-func (j *jury) resume(name string, now int64) {
-	s := j.service(name, now)
+// known any more. Nobody has its place until somebody is seen there.
+func (j *jury) resume(at place, now int64) {
+	s := j.service(at.service, now)
 	s.first, s.rising = 0, true
+	j.gone[at] = now
 }
 
 func (j *jury) service(name string, now int64) *judged {
@@ -197,12 +199,13 @@ func (j *jury) sit(ctx context.Context, now int64) ([]change, error) {
 	var errs []error
 	for _, name := range due[:min(len(due), mostJudged)] {
 		s := j.services[name]
-		report, err := h.service(ctx, name, false)
+		all, err := h.seriesOf(ctx, name)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("judge %s: %w", name, err))
 		}
 		s.calm++
 		if err == nil {
+			report := h.judge(name, all)
 			if slices.ContainsFunc(report.Trends, func(t leak.ReportTrend) bool { return trend.Grows(t.Verdict) }) {
 				s.calm = 0
 			}
@@ -237,7 +240,6 @@ func (j *jury) historian(ctx context.Context, now int64) (*historian, error) {
 	}
 	h := *j.last
 	h.from, h.to = now-j.since.Milliseconds(), now
-	h.logs, h.logsRead = nil, false // of these the newest lines matter
 	return &h, nil
 }
 
@@ -301,43 +303,23 @@ func (j *jury) growing() []leak.ReportService {
 	return out
 }
 
-// String writes the change as a line of the log.
+// String writes the change as a line of the log, in the words of the ranking.
 func (c change) String() string {
 	t := &c.trend
-	var b strings.Builder
-	b.WriteString(c.service)
+	who := c.service
 	if t.PID > 0 {
-		fmt.Fprintf(&b, "[%d]", t.PID)
+		who += fmt.Sprintf("[%d]", t.PID)
 	}
 	if !trend.Grows(t.Verdict) {
-		fmt.Fprintf(&b, " %s: grows no longer (%s)", t.Resource, t.Verdict)
-		return b.String()
+		return fmt.Sprintf("%s %s: grows no longer (%s)", who, t.Resource, t.Verdict)
 	}
-	fmt.Fprintf(&b, " %s: %s", t.Resource, t.Verdict)
-	now := leak.FormatCount(uint64(max(t.Now, 0)))
-	if t.Bytes {
-		now = leak.FormatBytes(t.Now)
+	row := render.OverviewOf([]leak.ReportService{{Name: c.service, Trends: []leak.ReportTrend{*t}}}).Growing[0]
+	line := fmt.Sprintf("%s %s: %s, now %s", who, row.What, t.Verdict, row.Now)
+	if row.Grows != "" {
+		line += ", " + row.Grows
 	}
-	fmt.Fprintf(&b, ", now %s", now)
-	if t.PerHour != nil {
-		if t.Bytes {
-			fmt.Fprintf(&b, ", +%s/h", leak.FormatBytes(*t.PerHour))
-		} else {
-			fmt.Fprintf(&b, ", +%.3g/h", *t.PerHour)
-		}
+	if row.In != "" {
+		line += ", " + row.Limit + " in " + row.In
 	}
-	if x := t.Exhaustion; x != nil {
-		fmt.Fprintf(&b, ", %s in %s", x.Limit, leak.FormatDuration(secondsLong(x.InS)))
-		if x.LowS != nil && x.HighS != nil {
-			fmt.Fprintf(&b, " (%s)", leak.FormatDurations(secondsLong(*x.LowS), secondsLong(*x.HighS)))
-		}
-	}
-	return b.String()
-}
-
-// secondsLong is a number of seconds as a duration, the longest there is when it
-// is longer.
-func secondsLong(s float64) time.Duration {
-	const most = float64(1<<63-1) / float64(time.Second)
-	return time.Duration(min(s, most-1) * float64(time.Second))
+	return line
 }

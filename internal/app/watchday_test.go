@@ -194,6 +194,11 @@ func TestWatchDay(t *testing.T) {
 	if got := out.lines("slowleak[101] memory: growing"); len(got) == 0 {
 		t.Errorf("nobody says that slowleak grows: %q", out.list)
 	}
+	for _, clock := range []string{"set forward by 60 min", "suspended for 2 h", "set back by 10 min"} {
+		if got := out.lines(clock); len(got) != 1 {
+			t.Errorf("of the clock it says %q %d times, want once", clock, len(got))
+		}
+	}
 	for _, healthy := range []string{"healthy", "cache", "gc[", "short"} {
 		if got := out.lines(healthy); len(got) > 0 {
 			t.Errorf("said of a healthy program: %q", got)

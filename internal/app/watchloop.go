@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -139,9 +140,9 @@ func (w *watch) resume(ctx context.Context) error {
 			known[at].Started = time.UnixMilli(int64(last.Value * 1000))
 		}
 	}
-	for _, p := range known {
+	for at, p := range known {
 		w.host.Known = append(w.host.Known, *p)
-		w.jury.resume(p.Service, newest)
+		w.jury.resume(at, newest)
 	}
 	templates, err := w.store.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.Log}}, newest-judgedSince.Milliseconds(), newest)
 	if err != nil {
@@ -251,6 +252,9 @@ func (w *watch) tick(ctx context.Context) error {
 	for _, n := range sweep.Notes {
 		w.once("%s", n)
 	}
+	for _, j := range jumps {
+		w.say("%s", clockWords(j))
+	}
 	samples := append(append(sweep.Samples, jumps...), w.logs.take(now.At)...)
 	w.keep(samples)
 	w.page.Update(samples)
@@ -276,6 +280,18 @@ func (w *watch) tick(ctx context.Context) error {
 	w.diagnose(ctx, growing)
 	w.count(samples, time.Since(began))
 	return nil
+}
+
+// clockWords says what happened to the clock.
+func clockWords(s series.Sample) string {
+	long := leak.FormatDuration(time.Duration(math.Abs(s.Value) * float64(time.Second)))
+	switch {
+	case s.Key.Metric == series.Suspended:
+		return "the host was suspended for " + long
+	case s.Value > 0:
+		return "the clock was set forward by " + long + "; the history goes on from there"
+	}
+	return "the clock was set back by " + long + "; the times in the history stay ahead of it until it has caught up"
 }
 
 // gone are the series of the places that nobody has any more, and those places;

@@ -1,6 +1,7 @@
 package series
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -25,7 +26,7 @@ func Clean(points []Point) []Point {
 			out = append(out, p)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Point) int { return compare(a.At, b.At) })
+	slices.SortStableFunc(out, func(a, b Point) int { return cmp.Compare(a.At, b.At) })
 	n := 0
 	for i, p := range out {
 		if i+1 < len(out) && out[i+1].At == p.At {

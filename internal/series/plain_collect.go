@@ -38,7 +38,7 @@ type slot struct {
 // collect makes the series. A process keeps its place among the workers; one
 // that is new takes the first place whose process is no more.
 func (p *Plain) collect(snapshots [][]plainRow) {
-	slices.SortStableFunc(snapshots, func(a, b []plainRow) int { return compare(a[0].at, b[0].at) })
+	slices.SortStableFunc(snapshots, func(a, b []plainRow) int { return cmp.Compare(a[0].at, b[0].at) })
 	holder := map[slot]int{} // who has a place
 	place := map[int]slot{}  // of a PID
 	points := map[Key][]Point{}

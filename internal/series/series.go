@@ -3,7 +3,10 @@
 // package trend concludes from them.
 package series
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Metric is the name of what is measured, as Prometheus names metrics: the
 // unit is its suffix, and what only ever counts up ends in _total.
@@ -40,8 +43,8 @@ type Series struct {
 
 // Between gives the points with from <= At <= to. It shares the array of s.
 func (s Series) Between(from, to int64) Series {
-	low, _ := slices.BinarySearchFunc(s.Points, from, func(p Point, at int64) int { return compare(p.At, at) })
-	high, _ := slices.BinarySearchFunc(s.Points, to+1, func(p Point, at int64) int { return compare(p.At, at) })
+	low, _ := slices.BinarySearchFunc(s.Points, from, func(p Point, at int64) int { return cmp.Compare(p.At, at) })
+	high, _ := slices.BinarySearchFunc(s.Points, to+1, func(p Point, at int64) int { return cmp.Compare(p.At, at) })
 	return Series{s.Key, s.Points[low:max(low, high)]}
 }
 
@@ -51,14 +54,4 @@ func (s Series) Last() (p Point, ok bool) {
 		return Point{}, false
 	}
 	return s.Points[len(s.Points)-1], true
-}
-
-func compare(a, b int64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -69,6 +70,21 @@ var (
 
 // runtimes are the names by which people know them.
 var runtimes = map[string]string{"libpod": "podman", "cri-containerd": "containerd", "nerdctl": "containerd"}
+
+// KindOf tells from the name of a service what it is, for who has the name alone,
+// as histories do.
+func KindOf(service string) string {
+	first, _, inside := strings.Cut(service, "/")
+	switch {
+	case service == "":
+		return KindHost
+	case strings.HasSuffix(service, ".service") && !strings.Contains(service, " "):
+		return KindUnit
+	case inside && !strings.Contains(first, " ") && slices.Contains([]string{"docker", "podman", "containerd", "crio", "kubepods", "lxc", "container"}, first):
+		return KindContainer
+	}
+	return KindCommand
+}
 
 // shortID is how much of a container's id people see and type.
 const shortID = 12

@@ -45,6 +45,14 @@ func TestPlaceOf(t *testing.T) {
 		if got := placeOf(path); got != want {
 			t.Errorf("%s: %+v, want %+v", path, got, want)
 		}
+		if want.service != "" && KindOf(want.service) != want.kind {
+			t.Errorf("%s is taken for a %s by its name, want %s", want.service, KindOf(want.service), want.kind)
+		}
+	}
+	for _, command := range []string{"nginx -c /etc/a.service", "sh docker/run", "redis-server *:6379"} {
+		if got := KindOf(command); got != KindCommand {
+			t.Errorf("%s is taken for a %s by its name", command, got)
+		}
 	}
 }
 
