@@ -50,7 +50,8 @@ scrape_configs:
 		"--remote-write", "http://"+server+"/api/v1/write", pid(daemon))
 	watch.await("watching")
 
-	const of = `service=~".*collector.*"`
+	of := ""
+	eventually(t, func() bool { of = place(get(t, "http://"+page+"/metrics"), pid(daemon)); return of != "" })
 	for _, expr := range []string{
 		`up{job="stanch"} == 1`,
 		`stanch_build_info{job="stanch"}`,
@@ -100,6 +101,19 @@ scrape_configs:
 	}
 	watch.wait().wantCode(t, 0)
 	daemon.Quit()
+}
+
+// place gives the labels under which a page of metrics tells of a process; "" if
+// it does not. The service may be shared: with the same program run by another
+// test, or with all that a container runs, stanch too.
+func place(page, pid string) string {
+	for line := range strings.Lines(page) {
+		labels, value, ok := strings.Cut(strings.TrimPrefix(line, "stanch_process_pid{"), "} ")
+		if n, err := strconv.ParseFloat(strings.TrimSpace(value), 64); ok && err == nil && strconv.Itoa(int(n)) == pid {
+			return labels
+		}
+	}
+	return ""
 }
 
 // prometheus runs one at an address of loopback until the test ends.

@@ -191,16 +191,17 @@ func TestUnitRights(t *testing.T) {
 			return false
 		}
 		// Its first sweep says what needs no rights, and soon the rest.
-		var text string
+		var text, of string
 		eventually(t, func() bool {
 			text = get(t, "http://"+page+"/metrics")
-			return strings.Contains(text, "stanch_process_resident_memory_bytes{") && sweeps(text) > 10
+			of = place(text, pid(p))
+			return of != "" && strings.Contains(text, "stanch_process_resident_memory_bytes{"+of+"} ") && sweeps(text) > 10
 		})
 		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		s.wait().wantCode(t, 0)
-		return strings.Contains(text, "stanch_process_received_bytes_total{")
+		return strings.Contains(text, "stanch_process_received_bytes_total{"+of+"} ")
 	}
 	if !seen() {
 		t.Error("with the unit's rights /proc/PID/io of another user's process is not read")
