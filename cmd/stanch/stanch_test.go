@@ -131,6 +131,15 @@ func beginAs(tb testing.TB, prepare func(*exec.Cmd), args ...string) *session {
 	return beginFor(tb, limit, prepare, args...)
 }
 
+// ownCgroups reports whether a stanch can be started in a cgroup namespace of
+// its own, where the container or unit that the tests run in, if any, is the
+// root: else all their programs would be that one service.
+var ownCgroups = sync.OnceValue(func() bool {
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWCGROUP}
+	return cmd.Run() == nil
+})
+
 // beginFor is beginAs with its own limit.
 func beginFor(tb testing.TB, limit time.Duration, prepare func(*exec.Cmd), args ...string) *session {
 	tb.Helper()
@@ -141,6 +150,12 @@ func beginFor(tb testing.TB, limit time.Duration, prepare func(*exec.Cmd), args 
 	r, w := io.Pipe()
 	s.cmd.Stderr = w
 	prepare(s.cmd)
+	if ownCgroups() {
+		if s.cmd.SysProcAttr == nil {
+			s.cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		s.cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWCGROUP
+	}
 	if err := s.cmd.Start(); err != nil {
 		stop()
 		tb.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -311,4 +312,112 @@ func filterOf(t *testing.T, lines []string) map[string]bool {
 		}
 	}
 	return allowed
+}
+
+// TestUnitRuns installs the unit on a host of its own, as its comment says, and
+// runs it there: systemd learns that it is ready, restarts it when it hangs or
+// is killed, and ends it in order; what it had kept stays. It sees a growing
+// service by the name of its unit, reads that unit's journal, and with the
+// drop-in it diagnoses the service.
+func TestUnitRuns(t *testing.T) {
+	privileged(t)
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := fixture.NewHost(t)
+	for to, from := range map[string]string{"usr/bin/stanch": self, "opt/demo": fixture.Build(t, "demo", "-O2")} {
+		host.Place(to, "", 0o755)
+		copyFile(t, from, filepath.Join(host.Files, to))
+	}
+	unit, err := os.ReadFile(filepath.Join(fixture.RepoRoot(t), "packaging/systemd/stanch-watch.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Place("etc/systemd/system/stanch-watch.service", string(unit), 0o644)
+	host.Place("etc/systemd/system/demo.service", "[Service]\nExecStart=/opt/demo -f 0.4 -k 300\n", 0o644)
+	host.Boot()
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := host.Run(name, args...)
+		if err != nil {
+			t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+		}
+		return strings.TrimSpace(out)
+	}
+	property := func(service, key string) string {
+		t.Helper()
+		return run("systemctl", "show", "--value", "-p", key, service)
+	}
+
+	ask := func(path string) string {
+		t.Helper()
+		return run("bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9142; printf 'GET %s HTTP/1.0\r\nHost: localhost:9142\r\n\r\n' "$0" >&3; cat <&3`, path)
+	}
+
+	// As it is shipped.
+	run("systemctl", "start", "demo", "stanch-watch")
+	if status := property("stanch-watch", "StatusText"); !strings.HasPrefix(status, "watching") {
+		t.Errorf("its status is %q", status)
+	}
+	if page := ask("/metrics"); !strings.Contains(page, "stanch_build_info") {
+		t.Errorf("its page: %s", page)
+	}
+	run("systemctl", "stop", "stanch-watch")
+	if result, code := property("stanch-watch", "Result"), property("stanch-watch", "ExecMainStatus"); result != "success" || code != "0" {
+		t.Errorf("it was stopped, and ended with %s, %s", result, code)
+	}
+
+	// With a past, and faster.
+	main, err := strconv.Atoi(property("demo", "MainPID"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	grown(t, filepath.Join(host.Root(), "var/lib/private/stanch"), daemon{pid: main, service: "demo.service", started: time.Now()})
+	command := "[Service]\nExecStart=\nExecStart=/usr/bin/stanch watch --every 500ms --judge-every 1s --min-age 0s --journal demo"
+	dropIn := func(name, text string) {
+		t.Helper()
+		dir := filepath.Join(host.Root(), "etc/systemd/system/stanch-watch.service.d")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, name), text)
+		run("systemctl", "daemon-reload")
+	}
+	dropIn("fast.conf", command+"\nWatchdogSec=3s\nRestartSec=1s\n")
+	run("systemctl", "start", "stanch-watch")
+	for restarts, signal := range []string{"STOP", "KILL"} {
+		run("systemctl", "kill", "--signal="+signal, "--kill-whom=main", "stanch-watch")
+		eventually(t, func() bool {
+			return property("stanch-watch", "NRestarts") == strconv.Itoa(restarts+1) && property("stanch-watch", "ActiveState") == "active"
+		})
+	}
+
+	diagnose, err := os.ReadFile(filepath.Join(fixture.RepoRoot(t), "packaging/systemd/diagnose.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropIn("diagnose.conf", string(diagnose))
+	dropIn("fast2.conf", command+" --diagnose-on leak --diagnose-for 12s\n")
+	run("systemctl", "restart", "stanch-watch")
+	journal := func() string { return run("journalctl", "-u", "stanch-watch", "-o", "cat", "--no-pager") }
+	eventually(t, func() bool { return strings.Contains(journal(), "diagnose of pid "+strconv.Itoa(main)+": ") })
+	if text := journal(); !strings.Contains(text, "diagnose of pid "+strconv.Itoa(main)+": leak:") {
+		t.Errorf("it was not diagnosed as a leak:\n%s", text)
+	}
+	text := run("stanch", "suspects", "demo.service")
+	for _, words := range []string{"GROWTH", "data truncated", "demo.service"} {
+		if !strings.Contains(text, words) {
+			t.Errorf("the text lacks %q:\n%s", words, text)
+		}
+	}
+	lines := ask("/api/v1/query?query=" + url.QueryEscape(`sum(count_over_time(stanch_log_lines{service="demo.service"}[5s]))`))
+	if !strings.Contains(lines, `"value":[`) {
+		t.Errorf("it reads no journal: %s", lines)
+	}
+	run("systemctl", "stop", "stanch-watch")
+	if result := property("stanch-watch", "Result"); result != "success" {
+		t.Errorf("it was stopped, and ended with %s", result)
+	}
 }

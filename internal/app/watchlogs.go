@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -127,8 +128,19 @@ func (b *logBook) follow(ctx context.Context, f *watchFlags, say func(string, ..
 		start("", path, &logfile.Source{Path: path, Note: func(n string) { say("%s: %s", path, n) }})
 	}
 	for _, unit := range f.journals {
+		unit = unitName(unit)
 		start(unit, "the journal of "+unit, &logfile.Source{Unit: unit, Note: func(n string) { say("the journal of %s: %s", unit, n) }})
 	}
+}
+
+// unitName completes the name of a unit as systemctl and journalctl do, which
+// is how its processes are named: demo is demo.service (systemd.unit(5)).
+func unitName(name string) string {
+	switch filepath.Ext(name) {
+	case ".service", ".socket", ".device", ".mount", ".automount", ".swap", ".target", ".path", ".timer", ".slice", ".scope":
+		return name
+	}
+	return name + ".service"
 }
 
 func (b *logBook) end() {
