@@ -1,7 +1,8 @@
 #!/bin/sh
-# Records real programs at work, each second, into OUTDIR: see README.md.
+# Records real programs at work, each second or each EVERY, into OUTDIR: see
+# README.md.
 #
-#	testdata/series/real/record.sh OUTDIR MINUTES [NAME...]
+#	[EVERY=10s] testdata/series/real/record.sh OUTDIR MINUTES [NAME...]
 #
 # NAME chooses some of the programs; without one it is all of them. It needs
 # root (PostgreSQL is started as the user postgres) and from Debian: nginx,
@@ -18,4 +19,4 @@ chmod 755 "$work"
 cd "$here"
 go build -o "$work/recorder" ./recorder
 go build -o "$work/shop" ./shop
-"$work/recorder" -out "$out" -work "$work" -minutes "$minutes" -sources "$here" "$@"
+"$work/recorder" -out "$out" -work "$work" -minutes "$minutes" -every "${EVERY:-1s}" -sources "$here" "$@"

@@ -40,7 +40,7 @@ type label struct{ column, truth string }
 // bench owns the programs.
 type bench struct {
 	out, work, sources string
-	length             time.Duration
+	length, every      time.Duration
 	origin             *httptest.Server // what the shops ask
 	running            []*exec.Cmd      // in the order of their start
 }

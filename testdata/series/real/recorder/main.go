@@ -1,5 +1,5 @@
 // Recorder starts real programs, healthy and leaking ones, gives them work and
-// writes what /proc says of them, each second, to one file a program.
+// writes what /proc says of them, at a steady pace, to one file a program.
 package main
 
 import (
@@ -23,8 +23,9 @@ func main() {
 	flag.StringVar(&b.work, "work", "", "an empty directory for what the programs keep")
 	flag.StringVar(&b.sources, "sources", "", "the directory with the programs' sources")
 	minutes := flag.Float64("minutes", 25, "how long to record")
+	every := flag.Duration("every", time.Second, "the time between two samples")
 	flag.Parse()
-	b.length = time.Duration(*minutes * float64(time.Minute))
+	b.length, b.every = time.Duration(*minutes*float64(time.Minute)), *every
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -58,7 +59,7 @@ func (b *bench) run(ctx context.Context, names []string) (err error) {
 	for _, s := range chosen {
 		wg.Go(func() { s.load(ctx, b.length) })
 		wg.Go(func() {
-			if err := record(ctx, b.out, s); err != nil {
+			if err := record(ctx, b.out, b.every, s); err != nil {
 				log.Printf("record %s: %v", s.name, err)
 			}
 		})

@@ -16,9 +16,9 @@ import (
 
 const columns = "time rss_kb anon_kb vsz_kb swap_kb fds threads cpu_s rchar wchar"
 
-// record samples s each second until ctx ends. A row's time is in seconds
+// record samples s at a steady pace until ctx ends. A row's time is in seconds
 // since the first, to a tenth.
-func record(ctx context.Context, dir string, s *subject) (err error) {
+func record(ctx context.Context, dir string, every time.Duration, s *subject) (err error) {
 	file, err := os.Create(filepath.Join(dir, s.name+".txt"))
 	if err != nil {
 		return err
@@ -26,15 +26,15 @@ func record(ctx context.Context, dir string, s *subject) (err error) {
 	w := bufio.NewWriter(file)
 	defer func() { err = errors.Join(err, w.Flush(), file.Close()) }()
 
-	fmt.Fprintf(w, "# program: %s\n# what: %s\n# load: %s\n# start: %s\n# interval_s: 1\n",
-		s.version, s.what, s.shape.doc, time.Now().UTC().Format(time.RFC3339))
+	fmt.Fprintf(w, "# program: %s\n# what: %s\n# load: %s\n# start: %s\n# interval_s: %g\n",
+		s.version, s.what, s.shape.doc, time.Now().UTC().Format(time.RFC3339), every.Seconds())
 	for _, t := range s.truth {
 		fmt.Fprintf(w, "# truth.%s: %s\n", t.column, t.truth)
 	}
 	fmt.Fprintln(w, columns)
 
 	start := time.Now()
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		at := math.Round(time.Since(start).Seconds()*10) / 10
