@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path"
@@ -29,7 +30,8 @@ type MemoryLevel struct {
 	High        uint64 // memory.high: above it the kernel slows the group down; v2 alone
 	SwapUsage   uint64 // v1 alone: memory and swap together, memory.memsw.usage_in_bytes
 	SwapMax     uint64 // v1 alone: memory.memsw.limit_in_bytes
-	Reclaimable uint64 // half of the clean inactive page cache in Usage
+	Reclaimable uint64 // half of the clean inactive page cache in Usage: what a sudden need may count on
+	Clean       uint64 // what of Usage the kernel takes back before it ends anybody, as GroupUsage leaves it out
 }
 
 // PidsLevel is one level of the pids controller: threads, not processes.
@@ -203,7 +205,7 @@ func (m *MemoryLevel) readV2(dir string) bool {
 	if v, ok := cgroupNumber(dir, "memory.high"); ok {
 		m.High = v
 	}
-	m.Reclaimable = reclaimable(dir, "inactive_file", "file_dirty", "file_writeback")
+	m.readCache(dir)
 	return true
 }
 
@@ -222,33 +224,41 @@ func (m *MemoryLevel) readV1(dir string) bool {
 		m.SwapMax = v
 		m.SwapUsage, _ = cgroupNumber(dir, "memory.memsw.usage_in_bytes")
 	}
-	m.Reclaimable = reclaimable(dir, "total_inactive_file", "total_dirty", "total_writeback")
+	m.readCache(dir)
 	return true
 }
 
-// reclaimable is half of the clean part of the inactive page cache. The kernel
-// drops it before it calls a group out of memory; half, since part of it may
-// come into use meanwhile.
-func reclaimable(dir, inactive, dirty, writeback string) uint64 {
-	b, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
-	if err != nil {
-		return 0
+// readCache reads what can be taken back. Of the inactive page cache, which the
+// kernel drops first, half may come into use meanwhile.
+func (m *MemoryLevel) readCache(dir string) {
+	if b, err := os.ReadFile(filepath.Join(dir, "memory.stat")); err == nil {
+		inactive, all := cleanCache(b, m.V2)
+		m.Reclaimable, m.Clean = inactive/2, all
 	}
-	var have, busy uint64
-	for line := range strings.Lines(string(b)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err := strconv.ParseUint(value, 10, 64)
-		if err != nil {
-			continue
+}
+
+// cleanCache reads the text of memory.stat: the clean part of the inactive page
+// cache, and all that the kernel can take back at once.
+func cleanCache(text []byte, v2 bool) (inactive, all uint64) {
+	var busy uint64
+	pairs(text, func(key []byte, n uint64) {
+		if !v2 {
+			var ok bool
+			if key, ok = bytes.CutPrefix(key, []byte("total_")); !ok {
+				return // without what is below
+			}
 		}
-		switch key {
-		case inactive:
-			have = n
-		case dirty, writeback:
+		switch string(key) {
+		case "inactive_file":
+			inactive = n
+			all += n
+		case "active_file", "slab_reclaimable":
+			all += n
+		case "file_dirty", "file_writeback", "dirty", "writeback":
 			busy += n
 		}
-	}
-	return less(have, busy) / 2
+	})
+	return less(inactive, busy), less(all, busy)
 }
 
 func (c *Cgroup) readPids(levels []level) {

@@ -47,7 +47,7 @@ func TestCgroupV2(t *testing.T) {
 	}
 	want := &Cgroup{
 		Memory: []MemoryLevel{
-			{Path: "/system.slice/x.service", V2: true, Usage: 900000000, Max: 1000000000, High: 950000000, SwapMax: Unlimited, Reclaimable: 17000000},
+			{Path: "/system.slice/x.service", V2: true, Usage: 900000000, Max: 1000000000, High: 950000000, SwapMax: Unlimited, Reclaimable: 17000000, Clean: 34000000},
 			{Path: "/system.slice", V2: true, Usage: 7000000000, Max: Unlimited, High: Unlimited, SwapMax: Unlimited},
 		},
 		Pids:     []PidsLevel{{"/system.slice/x.service", 12, Unlimited}, {"/system.slice", 300, 310}},

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"stanch/internal/leak"
@@ -82,6 +83,10 @@ func FuzzMask(f *testing.F) {
 	f.Add("--password=hunter2 https://a:b@c/?token=x")
 	f.Fuzz(func(t *testing.T, text string) {
 		MaskText(text)
+		text = strings.ReplaceAll(text, "\x00", "") // no argument holds one
+		if got := MaskArgs([]string{"curl", text, "", "-p", text}); len(got) != 5 {
+			t.Errorf("of 5 arguments there are %q", got)
+		}
 		if got := MaskArgs([]string{"x", "--password=" + text}); text != "" && got[1] != "--password="+Mask && !bytes.Contains([]byte(text), []byte("\n")) {
 			t.Errorf("%q", got)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path"
 	"path/filepath"
+	"slices"
 )
 
 // Group is the control group of a service, found through one of its processes,
@@ -20,30 +21,37 @@ type GroupUsage struct {
 	// 2, the slab caches that can shrink: what the kernel takes back before it
 	// ends anybody.
 	Memory    uint64
-	MemoryMax uint64      // of the nearest level that has a limit
+	MemoryMax uint64      // the lowest limit of all levels
 	Events    GroupEvents // of the limit
 	HasTasks  bool
 	Tasks     uint64 // processes and threads
-	TasksMax  uint64 // of the nearest level that has a limit
+	TasksMax  uint64 // the lowest limit of all levels
 }
 
 // GroupEvents are how often things happened since the group was made. Version
 // 1 knows Max, which it calls failcnt, and OOMKill (Linux 4.13) alone.
 type GroupEvents struct{ Low, High, Max, OOM, OOMKill uint64 }
 
+// Hierarchies are where stanch sees control groups mounted. They are read once
+// for many groups: a host of containers has thousands of other mounts.
+type Hierarchies struct{ mounts []mount }
+
+// Hierarchies reads /proc/self/mountinfo.
+func (r Root) Hierarchies() (Hierarchies, error) {
+	mounts, err := r.mounts()
+	return Hierarchies{slices.DeleteFunc(mounts, func(m mount) bool { return m.kind != "cgroup" && m.kind != "cgroup2" })}, err
+}
+
 // Group finds the control group that is called name, "nginx.service", on the
 // way from the process to the root: the process itself may be in a group below
 // it. In hierarchies where no such group is, as those that systemd does not use
 // for the service, there is nothing to read; a Group may be empty.
-func (t *Target) Group(name string) (*Group, error) {
+func (t *Target) Group(name string, in Hierarchies) (*Group, error) {
 	paths, err := t.Root.cgroupPaths(t.ID.PID)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := t.Root.mounts()
-	if err != nil {
-		return nil, err
-	}
+	mounts := in.mounts
 	var c Cgroup
 	return &Group{
 		memory: from(name, c.levels("memory", paths, mounts)),
@@ -97,26 +105,27 @@ func (r *Reader) Group(g *Group) GroupUsage {
 		if u.HasMemory {
 			u.Memory = less(used, r.cache(own))
 			u.Events = r.events(own)
-			u.MemoryMax = r.nearest(g.memory, limit)
+			u.MemoryMax = r.lowest(g.memory, limit)
 		}
 	}
 	if len(g.pids) > 0 {
 		u.Tasks, u.HasTasks = r.number(g.pids[0].dir, "pids.current")
-		u.TasksMax = r.nearest(g.pids, "pids.max")
+		u.TasksMax = r.lowest(g.pids, "pids.max")
 	}
 	return u
 }
 
-// nearest gives the first limit on the way up.
-func (r *Reader) nearest(levels []level, file string) uint64 {
+// lowest gives the limit that is met first: those of the levels above hold too.
+func (r *Reader) lowest(levels []level, file string) uint64 {
 	// "No limit" is the largest multiple of the page size in 63 bits in v1.
 	const none = 1<<63 - pageSize
+	least := uint64(Unlimited)
 	for _, l := range levels {
 		if n, ok := r.number(l.dir, file); ok && n < none {
-			return n
+			least = min(least, n)
 		}
 	}
-	return Unlimited
+	return least
 }
 
 // number reads a file that holds one number, or "max" for Unlimited.
@@ -138,22 +147,8 @@ func (r *Reader) cache(l level) uint64 {
 	if err != nil {
 		return 0
 	}
-	var clean, busy uint64
-	pairs(b, func(key []byte, n uint64) {
-		if !l.v2 {
-			var ok bool
-			if key, ok = bytes.CutPrefix(key, []byte("total_")); !ok {
-				return // without what is below
-			}
-		}
-		switch string(key) {
-		case "inactive_file", "active_file", "slab_reclaimable":
-			clean += n
-		case "file_dirty", "file_writeback", "dirty", "writeback":
-			busy += n
-		}
-	})
-	return less(clean, busy)
+	_, clean := cleanCache(b, l.v2)
+	return clean
 }
 
 func (r *Reader) events(l level) (e GroupEvents) {

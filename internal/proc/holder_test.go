@@ -142,7 +142,25 @@ func startProgram(t *testing.T, dir string, argv ...string) *holder {
 	if h.Target, err = Default.Open(cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
+	// What main says tells nothing of the other thread, which may have got no
+	// further than the dynamic linker.
+	eventually(t, "all threads wait", h.waits)
 	return h
+}
+
+// waits reports whether all threads wait in a system call.
+func (h *holder) waits() bool {
+	tids, err := h.Threads()
+	for _, tid := range tids {
+		b, err := os.ReadFile(h.Path("task", strconv.Itoa(tid), "stat"))
+		if err != nil {
+			return false
+		}
+		if st, err := parseStat(b); err != nil || st.State != 'S' {
+			return false
+		}
+	}
+	return err == nil
 }
 
 // listen reads what the program says of itself, up to "ready".

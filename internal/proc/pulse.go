@@ -34,6 +34,12 @@ func (p *Pulse) Zombie() bool { return p.State == 'X' || p.State == 'Z' && p.Thr
 // then the kernel shows no memory and no descriptors.
 func (p *Pulse) Headless() bool { return p.State == 'Z' && p.Threads > 1 }
 
+// Stuck reports whether the first thread waits for what no signal ends, a disk or
+// a file server. It may hold its memory locked meanwhile; with a server that is
+// gone that is for ever, and whoever reads its command line or its page tables
+// waits too.
+func (p *Pulse) Stuck() bool { return p.State == 'D' }
+
 // Pulse reads /proc/PID/stat.
 func (r *Reader) Pulse(pid int, p *Pulse) error {
 	b, err := r.File(pid, "stat")

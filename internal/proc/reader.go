@@ -18,6 +18,7 @@ import (
 // PID, and what the kernel says else.
 type Reader struct {
 	dir    int  // procfs
+	real   bool // dir is a procfs
 	counts bool // a stat of PID/fd gives the number of descriptors
 	path   []byte
 	buf    []byte
@@ -38,11 +39,15 @@ func (r Root) Reader() (*Reader, error) {
 	var st unix.Stat_t
 	// Linux 6.2 counts; other file systems give their directories sizes of
 	// another meaning.
-	if unix.Fstatfs(dir, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC && unix.Fstatat(dir, "self/fd", &st, 0) == nil {
+	reader.real = unix.Fstatfs(dir, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+	if reader.real && unix.Fstatat(dir, "self/fd", &st, 0) == nil {
 		reader.counts = st.Size > 0
 	}
 	return reader, nil
 }
+
+// Real reports whether the kernel makes what is read, and not a test.
+func (r *Reader) Real() bool { return r.real }
 
 // Close may be called twice.
 func (r *Reader) Close() error {
@@ -134,8 +139,8 @@ func (r *Reader) Links(pid int, each func(link []byte)) (n int, err error) {
 }
 
 // Lines calls each with every line of a file of a process that may be long, as
-// the tables of sockets are. A line longer than the
-// buffer, 16 KiB, is given in pieces.
+// the tables of sockets are. A line longer than the buffer, 16 KiB at first, is
+// given in pieces.
 func (r *Reader) Lines(pid int, name string, each func(line []byte)) error {
 	fd, err := unix.Openat(r.dir, strconv.Itoa(pid)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

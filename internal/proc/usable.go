@@ -95,16 +95,34 @@ func (t *Target) usableProgram(who string, s *Status) error {
 	return nil
 }
 
+// Rights is which of root's rights to read other processes stanch has.
+type Rights struct {
+	User   int  // the effective one
+	Ptrace bool // CAP_SYS_PTRACE: what the kernel guards as it does memory
+	Files  bool // CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE: files and directories of /proc/PID that are open to their user alone
+}
+
+// OwnRights reads the rights of stanch itself; what cannot be read is absent.
+func OwnRights() Rights {
+	const capDACOverride, capDACReadSearch, capSysPtrace = 1 << 1, 1 << 2, 1 << 19
+	rights := Rights{User: os.Geteuid()}
+	if own, err := Default.ownStatus(); err == nil {
+		rights.Ptrace = own.CapEffective&capSysPtrace != 0
+		rights.Files = own.CapEffective&(capDACOverride|capDACReadSearch) != 0
+	}
+	return rights
+}
+
 // whyDenied tells which part of the kernel's check (__ptrace_may_access in
 // kernel/ptrace.c) refused stanch, as far as /proc shows it, and what to do.
 func whyDenied(s *Status) string {
-	const capSysPtrace = 1 << 19
-	self := os.Geteuid()
-	if own, err := Default.ownStatus(); err == nil && (self == 0 || own.CapEffective&capSysPtrace != 0) {
-		if own.CapEffective&capSysPtrace == 0 {
-			return "stanch is root without CAP_SYS_PTRACE, as in a container; run it on the host, or give the container that capability (--cap-add SYS_PTRACE)"
-		}
+	rights := OwnRights()
+	self := rights.User
+	switch {
+	case rights.Ptrace:
 		return "the kernel refuses although stanch has CAP_SYS_PTRACE: the process is in another user namespace, or a security module (AppArmor, SELinux) protects it; run stanch on the host, unconfined"
+	case self == 0:
+		return "stanch is root without CAP_SYS_PTRACE, as in a container; run it on the host, or give the container that capability (--cap-add SYS_PTRACE)"
 	}
 	for _, uid := range s.UID[:3] {
 		if uid != self {

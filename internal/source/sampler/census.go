@@ -3,10 +3,13 @@ package sampler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"stanch/internal/leak"
 	"stanch/internal/proc"
@@ -19,6 +22,9 @@ func (h *Host) look(ctx context.Context) error {
 		return fmt.Errorf("list the processes: %w", err)
 	}
 	clear(h.zombies)
+	if h.real && !slices.Contains(h.pids, 1) { // which every namespace of PIDs has
+		h.noteHidden()
+	}
 	for _, pid := range h.pids {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -41,8 +47,11 @@ func (h *Host) meet(pid int) {
 	if p != nil {
 		pulse = p.pulse // with the memory of the last sweep
 	}
-	if (p == nil || p.grip == nil || h.reader.PulseOf(p.grip, &pulse) != nil) && h.reader.Pulse(pid, &pulse) != nil {
-		return // gone meanwhile, or hidden: hidepid of proc(5)
+	if p == nil || p.grip == nil || h.reader.PulseOf(p.grip, &pulse) != nil {
+		if err := h.reader.Pulse(pid, &pulse); err != nil {
+			h.unread(p, err)
+			return
+		}
 	}
 	if p == nil || p.ID.Start != pulse.Start {
 		pulse.Virtual, pulse.RSS, pulse.Anonymous = 0, 0, 0 // of the last owner of the PID
@@ -62,6 +71,26 @@ func (h *Host) meet(pid int) {
 	if pulse.Zombie() {
 		h.zombies[pulse.PPID]++
 	}
+}
+
+// unread notes why a process was not read, nil for one that is not known yet,
+// where it is not gone. One that is known lives on.
+func (h *Host) unread(p *process, err error) {
+	var kernel unix.Errno
+	switch {
+	case errors.Is(err, proc.ErrDenied):
+		h.noteHidden()
+	case errors.As(err, &kernel): // such as EMFILE
+		h.note("not all processes can be read: %v; where their numbers have a gap, that is why", err)
+		if p != nil && p.grip == nil {
+			p.seen = h.sweeps
+		}
+	}
+}
+
+// noteHidden says that there are processes of which nothing is known.
+func (h *Host) noteHidden() {
+	h.note("processes are hidden from stanch, by the mount option hidepid of %s or by a security module, and not watched: run stanch as root, give it CAP_SYS_PTRACE, or add it to the group that the mount option gid names", h.root())
 }
 
 // started tells when a process started, by the wall clock of now: that it was
@@ -108,7 +137,7 @@ func (h *Host) end(p *process) {
 func (h *Host) admit() {
 	h.due = h.due[:0]
 	for _, p := range h.all {
-		if p.service != nil || p.refused && !p.renamed || p.pulse.Kernel() || p.pulse.Zombie() {
+		if p.service != nil || p.refused && !p.renamed || p.pulse.Kernel() || p.pulse.Zombie() || p.pulse.Stuck() {
 			continue
 		}
 		if h.out.At.Boot-time.Duration(p.ID.Start)*(time.Second/100) < h.minAge() {

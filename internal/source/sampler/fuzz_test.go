@@ -20,7 +20,7 @@ func FuzzNames(f *testing.F) {
 		args := strings.Split(line, "\x00")
 		what, rest := program(exe, comm, args)
 		if title(args) {
-			_, _ = master(args)
+			_ = titled(what, args)
 		}
 		for _, name := range []string{command(what, rest), bounded(at.service)} {
 			if !utf8.ValidString(name) || len(name) > maxName+10 || strings.ContainsAny(name, "\n\x00\x1b") {

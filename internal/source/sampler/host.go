@@ -47,6 +47,7 @@ type Host struct {
 	Known []Process
 
 	reader    *proc.Reader
+	real      bool // it reads a procfs, no files made for a test
 	sweeps    uint64
 	last      Time
 	pids      []int
@@ -61,6 +62,8 @@ type Host struct {
 	inodes    []uint64                // scratch: sockets of a process
 	tables    map[uint64]*socketTable // of TCP, by network namespace
 	grouped   []*service              // that have a control group
+	mounts    proc.Hierarchies        // of control groups
+	mounted   uint64                  // the sweep in which mounts were read
 	turn      int                     // whose turn it is in grouped
 	machine   machine
 	grips     int // processes that are held
@@ -109,9 +112,10 @@ type process struct {
 
 	service *service
 	slot    int
+	naming  bool       // its parent is being named, for its sake
 	refused bool       // Only did not want it
 	renamed bool       // its comm is another than when it was named
-	denied  bool       // another user's, of which much may not be read
+	denied  bool       // of which much may not be read
 	grip    *proc.Grip // nil: not held
 	group   string     // the component of its cgroup's path that is its service's; "" for none
 
@@ -165,7 +169,7 @@ func (h *Host) open() error {
 	if err != nil {
 		return err
 	}
-	h.reader = reader
+	h.reader, h.real = reader, reader.Real()
 	h.mostGrips = mostGrips()
 	h.byPID, h.services, h.zombies = map[int]*process{}, map[string]*service{}, map[int]int{}
 	h.programs, h.tables = map[string]int{}, map[uint64]*socketTable{}
@@ -210,7 +214,7 @@ func (h *Host) Processes() []Process {
 
 // fast says what is said of a process on every tick.
 func (h *Host) fast(p *process) {
-	if p.pulse.Headless() || h.memory(p) != nil {
+	if h.memory(p) != nil || p.ending() {
 		return // ended since it was seen: the next sweep will know
 	}
 	k := &p.pulse
@@ -239,6 +243,11 @@ func (h *Host) memory(p *process) error {
 	}
 	return h.reader.Memory(p.ID.PID, &p.pulse)
 }
+
+// ending reports whether the kernel shows no memory and no descriptors of a
+// process, which are no zeros: the process gives them back as it ends, which may
+// take long, or its first thread has ended.
+func (p *process) ending() bool { return p.pulse.Headless() || p.pulse.Virtual == 0 }
 
 // count counts the descriptors, where the kernel tells without a list.
 func (h *Host) count(p *process) (n int, ok bool) {

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"stanch/internal/series"
 )
@@ -213,5 +215,96 @@ func TestTornFiles(t *testing.T) {
 		}
 		values(t, f.sweep(h))
 		values(t, f.sweep(h))
+	}
+}
+
+// TestEnding says nothing of a process that has given back its memory, which
+// takes a large one seconds, and nothing of one whose first thread has ended:
+// the kernel's zeros are no numbers of theirs.
+func TestEnding(t *testing.T) {
+	f := newTree(t)
+	h := f.host()
+	h.Slow = time.Second
+	said := func() (n int) {
+		for k := range values(t, f.sweep(h)) {
+			if k.Worker != "" {
+				n++
+			}
+		}
+		return n
+	}
+	for _, c := range []struct{ file, text string }{
+		{"10/statm", "0 0 0 0 0 0 0\n"},
+		{"10/stat", "10 (server) Z 1 1 1 0 -1 0 100 0 7 0 250 50 0 0 20 0 4 0 180010 4096 1\n"},
+	} {
+		f.run(worker.with(10))
+		f.link("10/fd/0", "/dev/null")
+		said()
+		if n := said(); n < 15 {
+			t.Errorf("of one that lives %d numbers are said", n)
+		}
+		f.write(c.file, c.text)
+		if err := os.Remove(filepath.Join(f.dir, "10/fd/0")); err != nil {
+			t.Fatal(err)
+		}
+		if n := said(); n != 0 {
+			t.Errorf("%s %q: %d numbers are said", c.file, c.text, n)
+		}
+	}
+}
+
+// TestHidden says that there are processes that are not seen.
+func TestHidden(t *testing.T) {
+	f := newTree(t)
+	f.run(worker.with(10))
+	h := f.host()
+	if err := h.open(); err != nil {
+		t.Fatal(err)
+	}
+	h.real = true // of a procfs; process 1 is hidden
+	if s := f.sweep(h); len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "hidepid") {
+		t.Errorf("notes %q", s.Notes)
+	}
+	f.run(worker.with(1))
+	h = f.host()
+	if err := h.open(); err != nil {
+		t.Fatal(err)
+	}
+	h.real = true
+	if s := f.sweep(h); len(s.Notes) != 0 {
+		t.Errorf("nothing is hidden, and notes are %q", s.Notes)
+	}
+}
+
+// TestNoDescriptorsLeft takes no process for ended because stanch, or the host,
+// has no descriptor left to read it with.
+func TestNoDescriptorsLeft(t *testing.T) {
+	f := newTree(t)
+	f.run(worker.with(10))
+	h := f.host()
+	if err := h.open(); err != nil {
+		t.Fatal(err)
+	}
+	h.mostGrips = 0
+	f.sweep(h)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3 // what is open stays so
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.Sweep(context.Background(), f.now)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || len(s.Ended) != 0 || len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "too many open files") {
+		t.Errorf("ended %v, notes %q, %v", s.Ended, s.Notes, err)
+	}
+	f.now.At, f.now.Boot = f.now.At+10_000, f.now.Boot+10*time.Second
+	if s := f.sweep(h); len(s.Began) != 0 || len(s.Samples) < 10 {
+		t.Errorf("began %v, %d samples", s.Began, len(s.Samples))
 	}
 }

@@ -2,7 +2,6 @@ package sampler
 
 import (
 	"bytes"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -11,8 +10,11 @@ import (
 )
 
 const (
-	// longestArgs is how much of a command line is kept.
-	longestArgs = 2 << 10
+	// longestArgs is how much of a command line is looked at. Of two long ones
+	// the end tells which is which: java's class path may come before it.
+	longestArgs = 32 << 10
+	// keptArgs is how much of it is kept.
+	keptArgs = 2 << 10
 	// manyCommands is how many services of the same program there may be that
 	// differ in their arguments only; what comes after is one service. Else a
 	// program that is called with ever new arguments would make series without
@@ -30,11 +32,10 @@ func (h *Host) name(p *process) bool {
 	if link, err := h.reader.Link(pid, "exe"); err == nil {
 		p.Exe = strings.TrimSuffix(string(link), " (deleted)")
 	}
+	var all []string
 	if text, err := h.reader.File(pid, "cmdline"); err == nil {
-		text = bytes.TrimRight(text[:min(len(text), longestArgs)], "\x00 ")
-		if len(text) > 0 {
-			p.Args = proc.MaskArgs(strings.Split(string(text), "\x00"))
-		}
+		all = arguments(text)
+		p.Args = beginning(all)
 	}
 	at, err := h.placeOf(pid)
 	if err != nil {
@@ -45,47 +46,88 @@ func (h *Host) name(p *process) bool {
 		return true
 	}
 	p.Kind, p.group = KindCommand, ""
-	what, args := program(p.Exe, p.Comm, p.Args)
-	if !title(p.Args) {
+	what, args := program(p.Exe, p.Comm, all)
+	if !title(all) {
 		p.Service = h.limited(what, command(what, args))
 		return true
 	}
-	if parent := h.byPID[p.PPID]; parent != nil && parent != p && h.sameProgram(p, parent) {
+	if parent := h.byPID[p.PPID]; parent != nil && h.sameProgram(p, parent) {
 		p.Service, p.Kind, p.group = parent.Service, parent.Kind, parent.group
 		return true
 	}
-	p.Service = printable(what)
-	if line, ok := master(p.Args); ok && len(line) > 0 {
-		if path.Base(line[0]) == what {
-			line = line[1:]
-		}
-		p.Service = h.limited(what, command(what, line))
-	}
+	p.Service = h.limited(what, command(what, titled(what, all)))
 	return true
 }
 
+// arguments reads a command line, masked. What of it is cut has no part of a
+// secret at its end.
+func arguments(text []byte) []string {
+	cut := len(text) > longestArgs
+	text = bytes.TrimRight(text[:min(len(text), longestArgs)], "\x00 ")
+	if len(text) == 0 {
+		return nil
+	}
+	args := strings.Split(string(text), "\x00")
+	if cut && len(args) > 1 {
+		args = args[:len(args)-1]
+	}
+	return proc.MaskArgs(args)
+}
+
+// beginning copies what is kept of a command line.
+func beginning(args []string) (kept []string) {
+	left := keptArgs
+	for _, arg := range args {
+		if left <= 0 {
+			break
+		}
+		kept = append(kept, strings.Clone(arg[:min(len(arg), left)]))
+		left -= len(arg) + 1
+	}
+	return kept
+}
+
 // sameProgram names the parent where that was not done yet, and tells whether
-// it runs the same executable.
+// it is of the program that p's title names: of two that run in one interpreter
+// the executable is the same.
 func (h *Host) sameProgram(p, parent *process) bool {
 	if parent.service == nil {
-		if parent.PPID == p.ID.PID || !h.name(parent) {
+		if parent.naming {
+			return false // PIDs that were given anew while they were read make a circle
+		}
+		p.naming = true
+		named := h.name(parent)
+		p.naming = false
+		if !named {
 			return false
 		}
 	}
-	if p.Exe == "" || parent.Exe == "" {
-		return p.Comm == parent.Comm
+	if p.Exe != parent.Exe && p.Exe != "" && parent.Exe != "" {
+		return false
 	}
-	return p.Exe == parent.Exe
+	return calls(parent.Args, head(p.Args))
 }
 
 // limited replaces the name of a service that would be one too many of its
 // program.
 func (h *Host) limited(what, name string) string {
 	if h.services[name] == nil && h.programs[what] >= manyCommands {
-		h.note("%s runs with more than %d different command lines: those that came later are sampled as one service, %q", what, manyCommands, what+" *")
-		return bounded(what + " *")
+		name = bounded(what + " *")
+		h.note("%s runs with more than %d different command lines: those that came later are sampled as one service, %q", bounded(what), manyCommands, name)
+	}
+	if h.services[name] == nil {
+		h.found(&service{name: name, kind: KindCommand, program: what})
 	}
 	return name
+}
+
+// found takes a new service in; nothing runs in it yet.
+func (h *Host) found(s *service) {
+	s.ended = h.out.At.Boot
+	h.services[s.name] = s
+	if s.kind == KindCommand {
+		h.programs[s.program]++
+	}
 }
 
 // placeOf reads the control groups of a process. The hierarchies that systemd
@@ -116,15 +158,18 @@ func (h *Host) serviceOf(p *process) *service {
 	s := h.services[p.Service]
 	if s == nil {
 		s = &service{name: p.Service, kind: p.Kind}
-		h.services[p.Service] = s
-		if p.Kind == KindCommand {
+		if p.Kind == KindCommand { // it was forgotten since the process was named
 			s.program, _ = program(p.Exe, p.Comm, p.Args)
-			h.programs[s.program]++
 		}
+		h.found(s)
 	}
 	if s.group == nil && p.group != "" {
+		if h.mounted != h.sweeps { // an error leaves none
+			h.mounted = h.sweeps
+			h.mounts, _ = h.root().Hierarchies()
+		}
 		t := proc.Target{ID: p.ID, Root: h.root()}
-		if g, err := t.Group(p.group); err == nil && !g.Empty() {
+		if g, err := t.Group(p.group, h.mounts); err == nil && !g.Empty() {
 			s.group = g
 			h.grouped = append(h.grouped, s)
 		}
@@ -149,7 +194,7 @@ func (h *Host) forget() {
 		h.grouped = slices.DeleteFunc(h.grouped, func(s *service) bool { return h.services[s.name] != s })
 	}
 	for id, t := range h.tables {
-		if h.out.At.Boot-t.read > 2*max(h.slow(), time.Minute) {
+		if h.out.At.Boot-t.read > max(2*h.slow(), 2*time.Minute, h.worth(t)) {
 			delete(h.tables, id)
 		}
 	}

@@ -2,6 +2,7 @@ package sampler
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,9 +49,19 @@ func TestGroups(t *testing.T) {
 	}
 	f.write(v2+"memory.events", "low 0\nhigh 3\nmax 9\noom 1\noom_kill 1\n")
 	f.write(v2+"memory.max", "1000000\n")
+	f.write(v2+"pids.max", "90\n")
 	got = values(t, f.sweep(h))
 	if got[of(series.CgroupEvents, "oom_kill")] != 1 || got[of(series.CgroupLimit, "")] != 1000000 {
 		t.Errorf("what changed is not said at once: %v", got)
+	}
+	if got[of(series.CgroupTasksMax, "")] != 90 {
+		t.Errorf("what changed is not said at once: %v", got)
+	}
+	// A limit above holds too.
+	f.write("fs/system.slice/memory.max", "950000\n")
+	got = values(t, f.sweep(h))
+	if got[of(series.CgroupLimit, "")] != 950000 {
+		t.Errorf("the limit of the slice is not said: %v", got)
 	}
 	if _, said := got[of(series.CgroupTasksMax, "")]; said {
 		t.Error("a limit that is the same is said on every tick")
@@ -113,7 +124,7 @@ func TestMachine(t *testing.T) {
 // what its files say.
 func TestRealGroup(t *testing.T) {
 	mounts := map[string]string{"memory": "memory.usage_in_bytes", "pids": "pids.current"}
-	const name = "stanch-sampler-test.service"
+	name := fmt.Sprintf("stanch-sampler-test%d.service", os.Getpid()) // others may run the same test
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

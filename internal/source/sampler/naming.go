@@ -31,33 +31,37 @@ type place struct {
 // nothing of a service.
 func placeOf(cgroup string) place {
 	var unit place
-	user := ""
+	outer := "" // whose units they are: a user's, or those of a system in a container of systemd's
 	for part := range strings.SplitSeq(cgroup, "/") {
 		if name := container(part); name != "" {
 			return named(place{name, KindContainer, part}, cgroup)
 		}
 		switch {
+		case strings.HasPrefix(part, "machine-") && strings.HasSuffix(part, ".scope"):
+			outer += strings.TrimSuffix(part, ".scope") + "/"
+			unit = place{}
 		case strings.HasSuffix(part, ".scope"):
 			unit = place{}
 		case !strings.HasSuffix(part, ".service"):
-		case strings.HasPrefix(part, "user@"):
-			user = strings.TrimSuffix(part, ".service")
-			unit = place{part, KindUnit, part}
 		case transient.MatchString(part):
 			unit = place{}
-		case user != "":
-			unit = place{user + "/" + part, KindUnit, part}
 		default:
-			unit = place{part, KindUnit, part}
+			unit = place{outer + part, KindUnit, part}
+			if strings.HasPrefix(part, "user@") || strings.HasPrefix(part, "systemd-nspawn@") {
+				outer += strings.TrimSuffix(part, ".service") + "/"
+			}
 		}
 	}
 	return unit
 }
 
 var (
-	// transient are the units of systemd-run without a name: run-u12.service,
-	// run-r6f..., run-p12-i34 (src/run/run.c of systemd).
-	transient = regexp.MustCompile(`^run-[urp][0-9a-f]+(-i[0-9a-f]+)?\.service$`)
+	// transient are the units that get a name of their own each time: those of
+	// systemd-run without a name (run-u12.service, run-r6f..., run-p12-i34;
+	// src/run/run.c of systemd), those of one connection each, as with Accept=yes
+	// (sshd@7-10.0.0.1:22-10.0.0.2:4711.service; instance_from_socket of
+	// src/core/socket.c), and applications of a desktop (app-x@RANDOM.service).
+	transient = regexp.MustCompile(`^(run-[urp][0-9a-f]+(-i[0-9a-f]+)?|[^@]+@[0-9]+-([0-9]+-[0-9]+|.*:[0-9]+-.*:[0-9]+)|app-.*@[0-9a-f]{32})\.service$`)
 	// scoped are containers whose cgroups systemd made; a kubelet that was told
 	// so without being so writes colons.
 	scoped  = regexp.MustCompile(`^(docker|libpod|crio|cri-containerd|nerdctl)-([0-9a-f]{12,64})(\.scope)?$`)
@@ -141,8 +145,8 @@ func command(program string, args []string) string {
 	return bounded(full)
 }
 
-// bounded cuts a name that is too long; what tells it from others with the same
-// beginning is a hash at its end.
+// bounded cuts a name that is too long. Its beginning and its end stay, where a
+// long call of java has its class; a hash tells it from others that have both.
 func bounded(full string) string {
 	name := printable(full)
 	if len(name) <= maxName {
@@ -150,11 +154,15 @@ func bounded(full string) string {
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(full)) // a hash cannot fail
-	cut := maxName
+	const left = "..."
+	cut, resume := maxName/2, len(name)-(maxName/2-len(left))
 	for !utf8.RuneStart(name[cut]) {
 		cut--
 	}
-	return fmt.Sprintf("%s~%08x", name[:cut], h.Sum32())
+	for !utf8.RuneStart(name[resume]) {
+		resume++
+	}
+	return fmt.Sprintf("%s%s%s~%08x", name[:cut], left, name[resume:], h.Sum32())
 }
 
 // printable replaces what would not stand in a line of text or in a label.
@@ -179,11 +187,45 @@ func title(args []string) bool {
 	return len(args) > 0 && (strings.Contains(args[0], ": ") || strings.HasSuffix(args[0], ":") || strings.HasPrefix(args[0], "["))
 }
 
-// master gives the command line that a title tells of: "nginx: master process
-// /usr/sbin/nginx -c a.conf". It says which of several it is, and stays.
-func master(args []string) ([]string, bool) {
-	_, text, ok := strings.Cut(args[0], ": master process ")
-	return append(strings.Fields(text), args[1:]...), ok
+// head is what a command line calls its program: "nginx" of the title "nginx:
+// worker process", "celeryd" of "[celeryd: x]", else the word by which it was
+// called.
+func head(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	word := strings.TrimLeft(args[0], "[")
+	if end := strings.IndexAny(word, ":] "); end >= 0 && (title(args) || len(args) == 1) {
+		word = word[:end]
+	}
+	return path.Base(word)
+}
+
+// calls reports whether a command line is a call of a program by a name, or of
+// an interpreter with it.
+func calls(args []string, name string) bool {
+	return len(args) > 0 && name != "" && (head(args) == name || len(args) > 1 && path.Base(args[1]) == name)
+}
+
+// titled gives the words that name a service after its program where there is
+// but a title. What may change is none of them; what the master process was
+// called with says which of several it is: "nginx: master process
+// /usr/sbin/nginx -c a.conf", "gunicorn: master [shop]".
+func titled(program string, args []string) []string {
+	var words []string
+	name := head(args)
+	if !strings.HasPrefix(program, name) { // an interpreter
+		words = append(words, name)
+	}
+	_, text, ok := strings.Cut(args[0], ": master ")
+	if !ok {
+		return words
+	}
+	line := append(strings.Fields(strings.TrimPrefix(text, "process")), args[1:]...)
+	if len(line) > 0 && path.Base(line[0]) == program {
+		line = line[1:]
+	}
+	return append(words, line...)
 }
 
 // program is the name of what runs: that of the executable, or the one it was

@@ -19,28 +19,37 @@ func TestPlaceOf(t *testing.T) {
 		"/system.slice":                          {},
 		"/system.slice/nginx.service":            {"nginx.service", KindUnit, "nginx.service"},
 		"/system.slice/app@1.service/sub/deeper": {"app@1.service", KindUnit, "app@1.service"},
-		"/system.slice/system-getty.slice/getty@tty1.service":                                  {"getty@tty1.service", KindUnit, "getty@tty1.service"},
-		"/user.slice/user-1000.slice/session-3.scope":                                          {},
-		"/user.slice/user-1000.slice/user@1000.service/init.scope":                             {},
-		"/user.slice/user-1000.slice/user@1000.service/app.slice/pipewire.service":             {"user@1000/pipewire.service", KindUnit, "pipewire.service"},
-		"/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-firefox-4711.scope": {},
-		"/system.slice/run-u12.service":                                                        {},
-		"/system.slice/run-r0f1e2d.service":                                                    {},
-		"/system.slice/run-p12-i34.service":                                                    {},
-		"/system.slice/runner.service":                                                         {"runner.service", KindUnit, "runner.service"},
-		"/docker/" + id:                                                                        {"docker/3f4e8a1b2c3d", KindContainer, id},
-		"/docker/" + id + "/system.slice/cron.service":                                         {"docker/3f4e8a1b2c3d", KindContainer, id},
-		"/system.slice/docker-" + id + ".scope":                                                {"docker/3f4e8a1b2c3d", KindContainer, "docker-" + id + ".scope"},
-		"/machine.slice/libpod-" + id + ".scope/container":                                     {"podman/3f4e8a1b2c3d", KindContainer, "libpod-" + id + ".scope"},
-		"/machine.slice/libpod-conmon-" + id + ".scope":                                        {},
-		"/kubepods/burstable/pod" + uid + "/" + id:                                             {"kubepods/3f4e8a1b2c3d", KindContainer, id},
-		"/kubepods.slice/" + unit + "/cri-containerd-" + id + ".scope":                         {"containerd/3f4e8a1b2c3d", KindContainer, "cri-containerd-" + id + ".scope"},
-		"/kubepods.slice/" + unit + "/crio-" + id + ".scope":                                   {"crio/3f4e8a1b2c3d", KindContainer, "crio-" + id + ".scope"},
-		"/system.slice/containerd.service/kubepods-besteffort-podx.slice:cri-containerd:" + id: {"containerd/3f4e8a1b2c3d", KindContainer, "kubepods-besteffort-podx.slice:cri-containerd:" + id},
-		"/ecs/0123456789abcdef0123456789abcdef/" + id:                                          {"container/3f4e8a1b2c3d", KindContainer, id},
-		"/lxc.payload.web/system.slice/cron.service":                                           {"lxc/web", KindContainer, "lxc.payload.web"},
-		"/../../system.slice/x.service":                                                        {"x.service", KindUnit, "x.service"},
-		"/process_api/d034cfa24c26c73611415b1e6061938a":                                        {},
+		"/system.slice/system-getty.slice/getty@tty1.service":                                    {"getty@tty1.service", KindUnit, "getty@tty1.service"},
+		"/user.slice/user-1000.slice/session-3.scope":                                            {},
+		"/user.slice/user-1000.slice/user@1000.service/init.scope":                               {},
+		"/user.slice/user-1000.slice/user@1000.service/app.slice/pipewire.service":               {"user@1000/pipewire.service", KindUnit, "pipewire.service"},
+		"/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-firefox-4711.scope":   {},
+		"/system.slice/run-u12.service":                                                          {},
+		"/system.slice/run-r0f1e2d.service":                                                      {},
+		"/system.slice/run-p12-i34.service":                                                      {},
+		"/system.slice/system-sshd.slice/sshd@12-10.0.0.1:22-10.0.0.2:51234.service":             {},
+		"/system.slice/sshd@3-fe80::1:22-fe80::2:4444.service":                                   {},
+		"/system.slice/varlink@4-4711-0.service":                                                 {},
+		"/system.slice/postgresql@15-main.service":                                               {"postgresql@15-main.service", KindUnit, "postgresql@15-main.service"},
+		"/user.slice/user@1000.service/app.slice/app-x@0123456789abcdef0123456789abcdef.service": {},
+		"/machine.slice/systemd-nspawn@web.service/supervisor":                                   {"systemd-nspawn@web.service", KindUnit, "systemd-nspawn@web.service"},
+		"/machine.slice/systemd-nspawn@web.service/payload/system.slice/cron.service":            {"systemd-nspawn@web/cron.service", KindUnit, "cron.service"},
+		"/machine.slice/machine-web.scope/system.slice/cron.service":                             {"machine-web/cron.service", KindUnit, "cron.service"},
+		"/machine.slice/machine-web.scope/user.slice/user@0.service/app.slice/x.service":         {"machine-web/user@0/x.service", KindUnit, "x.service"},
+		"/system.slice/runner.service":                                                           {"runner.service", KindUnit, "runner.service"},
+		"/docker/" + id:                                                                          {"docker/3f4e8a1b2c3d", KindContainer, id},
+		"/docker/" + id + "/system.slice/cron.service":                                           {"docker/3f4e8a1b2c3d", KindContainer, id},
+		"/system.slice/docker-" + id + ".scope":                                                  {"docker/3f4e8a1b2c3d", KindContainer, "docker-" + id + ".scope"},
+		"/machine.slice/libpod-" + id + ".scope/container":                                       {"podman/3f4e8a1b2c3d", KindContainer, "libpod-" + id + ".scope"},
+		"/machine.slice/libpod-conmon-" + id + ".scope":                                          {},
+		"/kubepods/burstable/pod" + uid + "/" + id:                                               {"kubepods/3f4e8a1b2c3d", KindContainer, id},
+		"/kubepods.slice/" + unit + "/cri-containerd-" + id + ".scope":                           {"containerd/3f4e8a1b2c3d", KindContainer, "cri-containerd-" + id + ".scope"},
+		"/kubepods.slice/" + unit + "/crio-" + id + ".scope":                                     {"crio/3f4e8a1b2c3d", KindContainer, "crio-" + id + ".scope"},
+		"/system.slice/containerd.service/kubepods-besteffort-podx.slice:cri-containerd:" + id:   {"containerd/3f4e8a1b2c3d", KindContainer, "kubepods-besteffort-podx.slice:cri-containerd:" + id},
+		"/ecs/0123456789abcdef0123456789abcdef/" + id:                                            {"container/3f4e8a1b2c3d", KindContainer, id},
+		"/lxc.payload.web/system.slice/cron.service":                                             {"lxc/web", KindContainer, "lxc.payload.web"},
+		"/../../system.slice/x.service":                                                          {"x.service", KindUnit, "x.service"},
+		"/process_api/d034cfa24c26c73611415b1e6061938a":                                          {},
 	} {
 		if got := placeOf(path); got != want {
 			t.Errorf("%s: %+v, want %+v", path, got, want)
@@ -100,6 +109,24 @@ func TestServices(t *testing.T) {
 	add("docker/3f4e8a1b2c3d", fake{pid: 52, comm: "x", exe: "/x", cgroup: "9:name=systemd:/system.slice/docker.service\n4:memory:/docker/" + id + "\n0::/system.slice/docker.service\n"})
 	f.run(fake{pid: 60, comm: "java", exe: "/usr/bin/java", args: []string{"java", long, "com.example.A"}})
 	f.run(fake{pid: 61, comm: "java", exe: "/usr/bin/java", args: []string{"java", long, "com.example.B"}})
+	longest := "-Djava.class.path=" + strings.Repeat("/opt/app/lib/x.jar:", 500)
+	f.run(fake{pid: 62, comm: "java", exe: "/usr/bin/java", args: []string{"java", longest, "com.example.A"}})
+	f.run(fake{pid: 63, comm: "java", exe: "/usr/bin/java", args: []string{"java", longest, "com.example.B"}})
+	// Of one interpreter are the parent, which is another program, and all titles.
+	python := fake{comm: "python3", exe: "/usr/bin/python3.11"}
+	add("python3 /usr/bin/supervisord -n", with(python, 70, 1, "/usr/bin/python3", "/usr/bin/supervisord", "-n"))
+	add("python3.11 gunicorn [shop]", with(python, 71, 70, "gunicorn: master [shop]"))
+	add("python3.11 gunicorn [shop]", with(python, 72, 71, "gunicorn: worker [shop]"))
+	add("python3.11 gunicorn [mail]", with(python, 73, 70, "gunicorn: master [mail]"))
+	add("python3.11 gunicorn [mail]", with(python, 74, 73, "gunicorn: worker [mail]"))
+	add("python3.11 celeryd", with(python, 75, 70, "[celeryd: celery@host:MainProcess] -active- (worker -A proj)"))
+	add("python3.11 celeryd", with(python, 76, 75, "[celeryd: celery@host:ForkPoolWorker-1]"))
+	add("ruby /usr/bin/puma -p 80", fake{pid: 77, comm: "ruby", exe: "/usr/bin/ruby", args: []string{"ruby", "/usr/bin/puma", "-p", "80"}})
+	add("ruby /usr/bin/puma -p 80", fake{pid: 78, ppid: 77, comm: "ruby", exe: "/usr/bin/ruby", args: []string{"puma: cluster worker 0: 77 [app]"}})
+	// PIDs that were given anew while they were read.
+	for _, p := range [][2]int{{80, 81}, {81, 82}, {82, 80}} {
+		add("nginx", with(nginx, p[0], p[1], "nginx: worker process"))
+	}
 	h := f.host()
 	f.sweep(h)
 	names := map[int]string{}
@@ -114,7 +141,39 @@ func TestServices(t *testing.T) {
 			t.Errorf("process %d belongs to %q, want %q", pid, names[pid], service)
 		}
 	}
-	if a, b := names[60], names[61]; a == b || len(a) > maxName+10 || !strings.HasPrefix(a, "java -Djava") {
+	// The class path alone is longer than what is kept of a command line.
+	for _, pid := range []int{60, 61, 62, 63} {
+		name := names[pid]
+		if names[pid^1] == name || len(name) > maxName+10 || !strings.HasPrefix(name, "java -Djava") || !strings.Contains(name, " com.example.") {
+			t.Errorf("a long command line is %q", name)
+		}
+	}
+	if a, b := names[60], names[61]; a == b {
 		t.Errorf("two long command lines are %q and %q", a, b)
+	}
+}
+
+// TestCutSecrets leaves no part of a secret at the end of what is kept of a
+// command line.
+func TestCutSecrets(t *testing.T) {
+	for _, at := range []int{keptArgs, longestArgs} {
+		for _, secret := range []string{"https://joe:hunter2@host/", "--token=hunter2", "--x=joe:hunter2@host"} {
+			for end := range len(secret) {
+				text := "server\x00" + strings.Repeat("x", at-end-8) + "\x00" + secret + "\x00" + strings.Repeat("y", 99)
+				args := arguments([]byte(text))
+				name, kept := command("server", args[1:]), strings.Join(beginning(args), " ")
+				if strings.Contains(name, "hun") || strings.Contains(kept, "hun") || len(kept) > keptArgs {
+					t.Errorf("cut %d bytes before %d: %q, %q", end, at, name, kept[len(kept)-50:])
+				}
+			}
+		}
+	}
+	if got := arguments([]byte(strings.Repeat("z", 2*longestArgs))); len(got) != 1 || len(got[0]) != longestArgs {
+		t.Errorf("one long argument is %d", len(got))
+	}
+	for _, text := range []string{"", "\x00", "\x00\x00 \x00"} {
+		if got := arguments([]byte(text)); got != nil {
+			t.Errorf("%q is %q", text, got)
+		}
 	}
 }

@@ -70,6 +70,12 @@ func (s *Sampler) Scan(_ context.Context, t *proc.Target, sink leak.Sink) error 
 	if err != nil {
 		return err
 	}
+	if status.VMSize == 0 { // it gives its memory back, which is no growth that ends
+		if st.Threads > 1 {
+			return nil // its first thread alone has ended: then the kernel shows nothing
+		}
+		return proc.ErrGone
+	}
 	say(leak.GaugeRSS, float64(status.VMRSS))
 	say(leak.GaugeVirtual, float64(status.VMSize))
 	say(leak.GaugeAnon, float64(status.RSSAnon))
@@ -135,12 +141,14 @@ func (s *Sampler) limits(t *proc.Target, say func(leak.GaugeName, float64)) {
 	if err != nil {
 		return
 	}
-	// The level that leaves least is the one that ends the target.
+	// The level that leaves least is the one that ends the target. Its page cache
+	// fills what is left in any case, and is given back.
 	left := uint64(proc.Unlimited)
 	var usage, limit uint64
 	for _, m := range group.Memory {
-		if m.Max != proc.Unlimited && m.Max-min(m.Usage, m.Max) < left {
-			left, usage, limit = m.Max-min(m.Usage, m.Max), m.Usage, m.Max
+		used := m.Usage - min(m.Clean, m.Usage)
+		if m.Max != proc.Unlimited && m.Max-min(used, m.Max) < left {
+			left, usage, limit = m.Max-min(used, m.Max), used, m.Max
 		}
 	}
 	if limit != 0 {

@@ -2,6 +2,7 @@ package sampler
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"testing"
@@ -82,5 +83,58 @@ func TestWatchEnds(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("the watch goes on after its target")
+	}
+}
+
+// TestScanOfTheDead says nothing of a zombie: its zeros would be a growth that
+// ended.
+func TestScanOfTheDead(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	target, err := proc.Default.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for target.Check() == nil {
+		if time.Now().After(deadline) {
+			t.Fatal("it lives on")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	g := newGauges()
+	if err := (&Sampler{Clock: proc.NewClock()}).Scan(context.Background(), target, g); !errors.Is(err, proc.ErrGone) || len(g.last) != 0 {
+		t.Errorf("%v, said are %v", err, g.last)
+	}
+	_ = cmd.Wait() // killed
+}
+
+// TestScanOfCache takes a control group that is full of page cache for one that
+// has room.
+func TestScanOfCache(t *testing.T) {
+	f := newTree(t)
+	f.write("self/mountinfo", "35 31 0:32 / "+f.dir+"/fs rw - cgroup2 cgroup2 rw\n")
+	f.run(fake{pid: 10, comm: "x", cgroup: "0::/a/b\n"})
+	f.write("10/status", "Name:\tx\nVmSize:\t 4000 kB\nVmRSS:\t 200 kB\n")
+	for dir, max := range map[string]string{"a": "800000", "a/b": "max"} {
+		f.write("fs/"+dir+"/memory.current", "790000\n")
+		f.write("fs/"+dir+"/memory.max", max+"\n")
+		f.write("fs/"+dir+"/memory.stat", "anon 5\ninactive_file 300000\nactive_file 200000\nfile_dirty 40000\n")
+	}
+	target, err := proc.Root(f.dir).Open(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGauges()
+	if err := (&Sampler{Clock: proc.NewClock()}).Scan(context.Background(), target, g); err != nil {
+		t.Fatal(err)
+	}
+	if used, limit := g.last[leak.GaugeCgroupMemory], g.last[leak.GaugeCgroupMax]; used != 330000 || limit != 800000 {
+		t.Errorf("%v of %v are used", used, limit)
 	}
 }

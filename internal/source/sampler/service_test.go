@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,5 +135,20 @@ func TestEverNewCommands(t *testing.T) {
 	}
 	if len(names) != manyCommands+1 || !names["job *"] {
 		t.Errorf("%d services: %q", len(names), slices.Sorted(maps.Keys(names)))
+	}
+	// All at once, of a program whose name is no text.
+	for i := range manyCommands + 30 {
+		f.run(fake{pid: 1000 + i, comm: "job", exe: "/usr/bin/a\x1b[1m\nb", args: []string{"x", strconv.Itoa(i)}, cgroup: "0::/\n"})
+	}
+	s := f.sweep(h)
+	names = map[string]bool{}
+	for _, p := range s.Began {
+		names[p.Service] = true
+	}
+	if len(names) != manyCommands+1 || !names["a?[1m b *"] {
+		t.Errorf("%d services: %q", len(names), slices.Sorted(maps.Keys(names)))
+	}
+	if len(s.Notes) != 1 || strings.ContainsAny(s.Notes[0], "\x1b\n") {
+		t.Errorf("notes %q", s.Notes)
 	}
 }

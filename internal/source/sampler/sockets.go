@@ -82,6 +82,9 @@ func (h *Host) descriptors(p *process) time.Duration {
 	if err != nil {
 		return 0
 	}
+	if n == 0 && (h.memory(p) != nil || p.ending()) {
+		return 0 // it has given them back since
+	}
 	if _, counted := h.count(p); !counted {
 		h.say(p, series.FDs, float64(n))
 	}
@@ -161,7 +164,7 @@ func (h *Host) table(pid int) (*socketTable, time.Duration) {
 	if t == nil {
 		t = &socketTable{states: map[uint64]uint8{}}
 		h.tables[id] = t
-	} else if age := h.out.At.Boot - t.read; age == 0 || age < time.Duration(oneOfFour*float64(t.cost)/h.share()) {
+	} else if age := h.out.At.Boot - t.read; age == 0 || age < h.worth(t) {
 		return t, 0
 	}
 	t.read, t.lines = h.out.At.Boot, 0
@@ -173,6 +176,11 @@ func (h *Host) table(pid int) (*socketTable, time.Duration) {
 	_ = h.reader.Lines(pid, "net/tcp6", t.take) // IPv6 may be off
 	t.cost = costTable + time.Duration(t.lines)*costSocket
 	return t, t.cost
+}
+
+// worth is how long a table is used.
+func (h *Host) worth(t *socketTable) time.Duration {
+	return time.Duration(oneOfFour * float64(t.cost) / h.share())
 }
 
 // take reads a line of /proc/PID/net/tcp: number, local and remote address,

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"stanch/internal/proc"
@@ -52,9 +54,12 @@ func (h *Host) turns() {
 	now := h.out.At.Boot
 	h.due = h.due[:0]
 	for _, p := range h.sampled {
+		if p.ending() {
+			continue
+		}
 		if now >= p.nextSlow {
-			p.nextSlow = now + h.slow()
-			if p.renamed && !h.identify(p) {
+			p.nextSlow = h.turnAfter(p.nextSlow)
+			if p.renamed && !p.pulse.Stuck() && !h.identify(p) {
 				continue
 			}
 			h.slowly(p)
@@ -80,9 +85,15 @@ func (h *Host) turns() {
 		}
 		cost := h.costly(p)
 		h.budget -= cost
-		p.nextCostly = now + max(h.slow(), time.Duration(oneOfTen*float64(cost)/h.share()))
+		p.nextCostly = max(h.turnAfter(p.nextCostly), now+time.Duration(oneOfTen*float64(cost)/h.share()))
 	}
 	h.noteDenied()
+}
+
+// turnAfter is the next turn of whoever had the last one: turns stay spread also
+// when a sweep comes late, or after a suspend.
+func (h *Host) turnAfter(last time.Duration) time.Duration {
+	return last + ((h.out.At.Boot-last)/h.slow()+1)*h.slow()
 }
 
 // identify names a process anew that has executed another program, or has given
@@ -145,9 +156,11 @@ func (h *Host) costly(p *process) time.Duration {
 	if p.denied {
 		return cost
 	}
-	if p.pulse.RSS > largestRollup {
+	switch {
+	case p.pulse.Stuck(): // the next turn may find it otherwise
+	case p.pulse.RSS > largestRollup:
 		h.note("processes with more than %d GiB of resident memory: pss and private dirty memory are not measured, since their mmap would wait for it", largestRollup>>30)
-	} else {
+	default:
 		cost += h.rollup(p)
 	}
 	return cost + h.descriptors(p)
@@ -194,21 +207,44 @@ func (h *Host) rollup(p *process) time.Duration {
 }
 
 // noteDenied says once of how many processes much may not be read, when all
-// have had their first turn.
+// have had their first turn, and what to do.
 func (h *Host) noteDenied() {
 	if h.noted["denied"] || len(h.sampled) == 0 {
 		return
 	}
-	n := 0
+	var who []string
 	for _, p := range h.sampled {
 		if p.denied {
-			n++
+			who = append(who, fmt.Sprintf("%s[%d]", p.Comm, p.ID.PID))
 		}
 	}
-	if n > 0 {
+	if len(who) > 0 {
 		h.noted["denied"] = true
-		h.note("%d of %d processes belong to others: their pss, private dirty memory, kinds of descriptors, sockets and bytes read and written may not be read without the rights of root", n, len(h.sampled))
+		h.note("%d of %d processes (%s) are seen in part only, without pss, private dirty memory, kinds of descriptors, sockets, and bytes read and written: %s",
+			len(who), len(h.sampled), some(who), whyDenied(proc.OwnRights()))
 	}
+}
+
+// some names a few of many.
+func some(list []string) string {
+	const shown = 3
+	if len(list) <= shown {
+		return strings.Join(list, ", ")
+	}
+	return strings.Join(list[:shown], ", ") + ", ..."
+}
+
+// whyDenied tells in words why processes may not be read, and what to do.
+func whyDenied(r proc.Rights) string {
+	switch {
+	case r.Ptrace && r.Files:
+		return "the kernel refuses although stanch has the rights for it (CAP_SYS_PTRACE): they are in another user namespace, or a security module (AppArmor, SELinux, BPF) protects them; run stanch on the host, unconfined, or go without"
+	case r.Ptrace:
+		return "their files in /proc are open to their own user alone, and stanch has CAP_SYS_PTRACE without CAP_DAC_READ_SEARCH; give it that capability too"
+	case r.User == 0:
+		return "stanch is root without CAP_SYS_PTRACE, as in a container, and they belong to other users or have capabilities that it has not; run it on the host, or give the container that capability (--cap-add SYS_PTRACE)"
+	}
+	return "they belong to other users, or have rights that stanch has not; run it as root, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 }
 
 // keys calls each with the lines "Key:   value".
