@@ -136,8 +136,11 @@ func BestHinge(x, y []float64, edge int) (best Hinge, ok bool) {
 	variance := least / float64(max(n-4, 1))
 	best.T = coefficients.b[2] / math.Sqrt(variance*coefficients.inverse[2][2])
 	best.AfterError = math.Sqrt(max(0, variance*(coefficients.inverse[1][1]+coefficients.inverse[2][2]+2*coefficients.inverse[1][2])))
-	if variance == 0 {
-		best.T, best.AfterError = math.Inf(sign(coefficients.b[2])), 0
+	if variance == 0 { // it fits exactly, as a straight line does without any bend
+		best.T, best.AfterError = 0, 0
+		if coefficients.b[2] != 0 {
+			best.T = math.Inf(sign(coefficients.b[2]))
+		}
 	}
 	return best, !math.IsNaN(best.T)
 }

@@ -35,14 +35,15 @@ type Plain struct {
 
 // ReadPlain reads what people's own shell loops have written of a process:
 // `ps -o rss,vsz -p PID` again and again, with or without its header, `ps aux`,
-// `top -b`, `pidstat -r`, lines of /proc/PID/status, CSV. A time may be in each
-// row or on a line of its own before it; a header may name the columns in any
-// order. Memory without a unit is in KiB, as ps writes it. Two numbers without
-// a header are rss and vsz.
+// `top -b`, `pidstat -r`, /proc/PID/statm, lines of /proc/PID/status and
+// smaps_rollup, CSV. A time may be in each row or on a line of its own before
+// it; a header may name the columns in any order. Memory without a unit is in
+// KiB, as ps writes it. Two numbers without a header are rss and vsz.
 //
 // Lines that are no rows are skipped and noted. The error names the file and
-// the line: nothing could be read from it, a row says what cannot be, or the
-// file is not text.
+// the line: nothing could be read from it, a row says what cannot be, numbers
+// are not what ps writes though nothing says what else they are, or the file is
+// not text.
 func ReadPlain(r io.Reader, o PlainOptions) (*Plain, error) {
 	if o.Interval <= 0 {
 		o.Interval = 10 * time.Second
@@ -60,7 +61,13 @@ func ReadPlain(r io.Reader, o PlainOptions) (*Plain, error) {
 		return nil, fmt.Errorf("%s: %w", o.Name, p.nothing())
 	}
 	plain.note(p.skipped())
-	plain.note(unitOf(rows))
+	unit := unitOf(rows)
+	if unit == "" {
+		if err := doubt(rows); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.Name, err)
+		}
+	}
+	plain.note(unit)
 	p.name(rows, plain)
 	snapshots := p.snapshots(rows)
 	plain.note(p.date(snapshots))
@@ -111,7 +118,9 @@ type plainReader struct {
 	noiseText  string
 	unnamed    int // the first line with three numbers or more and no header
 	swapped    int // rows with vsz before rss
+	mapping    int // the last line that begins a mapping of /proc/PID/smaps
 	lastLine   int
+	torn       int // the last line, when it does not end
 }
 
 // plainLineMax bounds a line; the rows of ps with all arguments are shorter.
@@ -120,6 +129,12 @@ const plainLineMax = 1 << 20
 func (p *plainReader) read(r io.Reader) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, plainLineMax)
+	open := false
+	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		n, line, err := bufio.ScanLines(data, atEOF)
+		open = line != nil && data[n-1] != '\n'
+		return n, line, err
+	})
 	for lines.Scan() {
 		p.lastLine++
 		text := lines.Bytes()
@@ -128,6 +143,10 @@ func (p *plainReader) read(r io.Reader) error {
 		}
 		if bytes.IndexByte(text, 0) >= 0 {
 			return fmt.Errorf("line %d: not text: it has a zero byte", p.lastLine)
+		}
+		if open && (len(p.all) > 0 || p.named != nil) { // what is cut within a number is another number
+			p.torn = p.lastLine
+			break
 		}
 		if err := p.line(strings.TrimRight(string(text), "\r\n\t ")); err != nil {
 			return fmt.Errorf("line %d: %w", p.lastLine, err)
@@ -177,6 +196,9 @@ func (p *plainReader) line(text string) error {
 				return nil
 			}
 		}
+	}
+	if isMapping(text) {
+		p.mapping = p.lastLine
 	}
 	// Between separators nothing but a cell is a time: "22:13:50,100" is two.
 	cells := p.header != nil && p.header.separator != "" && strings.Contains(text, p.header.separator)
@@ -231,7 +253,7 @@ func (p *plainReader) rows() []plainRow {
 	if bare[2] >= bare[1] {
 		most = 2
 	}
-	kept := p.all[:0:0]
+	kept := p.all[:0] // of months of seconds there is no room for two
 	for _, r := range p.all {
 		if r.bare && len(r.values) != most {
 			if p.noise++; p.noise == 1 {
@@ -260,10 +282,17 @@ func (p *plainReader) nothing() error {
 }
 
 func (p *plainReader) skipped() string {
-	if p.noise == 0 {
-		return ""
+	torn := ""
+	if p.torn > 0 {
+		torn = fmt.Sprintf("line %d was left out: the file ends within it", p.torn)
 	}
-	return fmt.Sprintf("%s skipped, the first is line %d: %q", count(p.noise, "line that is no row was", "lines that are no rows were"), p.firstNoise, p.noiseText)
+	if p.noise == 0 {
+		return torn
+	}
+	if torn != "" {
+		torn = "; " + torn
+	}
+	return fmt.Sprintf("%s skipped, the first is line %d: %q", count(p.noise, "line that is no row was", "lines that are no rows were"), p.firstNoise, p.noiseText) + torn
 }
 
 func count(n int, one, many string) string {

@@ -28,8 +28,8 @@ const (
 	clockDay             // a time of day, with or without its date
 )
 
-// Unix times below are seconds since 2001 or milliseconds; no size in KiB that
-// stands first in a row is as large.
+// Unix times below are seconds since 2001, or thousandths of them, millionths or
+// billionths; no size in KiB that stands first in a row is as large.
 const (
 	unixSecondsMin = 1e9
 	unixSecondsMax = 4.2e9
@@ -72,12 +72,13 @@ func unixClock(w string) (plainClock, bool) {
 		return plainClock{}, false
 	}
 	v, err := strconv.ParseFloat(w, 64)
-	switch {
-	case err != nil:
-	case v >= unixSecondsMin && v < unixSecondsMax:
-		return plainClock{kind: clockUnix, ms: int64(math.Round(v * 1000))}, true
-	case v >= unixSecondsMin*1000 && v < unixSecondsMax*1000:
-		return plainClock{kind: clockUnix, ms: int64(v)}, true
+	if err != nil {
+		return plainClock{}, false
+	}
+	for _, unit := range [...]float64{1, 1e3, 1e6, 1e9} {
+		if v >= unixSecondsMin*unit && v < unixSecondsMax*unit {
+			return plainClock{kind: clockUnix, ms: int64(math.Round(v / unit * 1000))}, true
+		}
 	}
 	return plainClock{}, false
 }
@@ -130,7 +131,7 @@ func (p *clockParser) take(w string) bool {
 	if w == "" {
 		return false
 	}
-	if date, clock, found := strings.Cut(w, "T"); found && !p.hasTime && p.c.month == 0 && p.takeDate(date) {
+	if date, clock, found := cutDate(w); found && !p.hasTime && p.c.month == 0 && p.takeDate(date) {
 		if p.takeTime(clock) {
 			return true
 		}
@@ -152,6 +153,26 @@ func (p *clockParser) take(w string) bool {
 		return false
 	}
 	return true
+}
+
+// cutDate divides a date from the time that follows it within a word: 2026-11-21T22:13:50, the "_" and the
+// "-" of what people ask date for, and 20261121-221350, with or without what is between.
+func cutDate(w string) (date, clock string, ok bool) {
+	switch {
+	case len(w) > 10 && w[4] == '-' && w[7] == '-' && strings.IndexByte("T_-", w[10]) >= 0:
+		date, clock = w[:10], w[11:]
+	case len(w) >= 14 && isDigits(w[:8]):
+		date, clock = w[:4]+"-"+w[4:6]+"-"+w[6:8], strings.TrimLeft(w[8:9], "T_-")+w[9:]
+	default:
+		return strings.Cut(w, "T")
+	}
+	// 221350 and 22-13-50 are as 22:13:50, whatever follows.
+	if len(clock) >= 6 && isDigits(clock[:6]) {
+		clock = clock[:2] + ":" + clock[2:4] + ":" + clock[4:]
+	} else if len(clock) >= 8 && clock[2] == '-' && clock[5] == '-' {
+		clock = clock[:2] + ":" + clock[3:5] + ":" + clock[6:]
+	}
+	return date, clock, true
 }
 
 // takeDate reads 2026-11-21, 2026/11/21, 21.11.2026 and 11/21/26.

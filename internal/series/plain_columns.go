@@ -1,6 +1,7 @@
 package series
 
 import (
+	"encoding/csv"
 	"fmt"
 	"slices"
 	"strconv"
@@ -24,7 +25,7 @@ var columnNames = map[string]Metric{
 	"anon": Anonymous, "rssanon": Anonymous, "anonymous": Anonymous,
 	"swap": Swap, "vmswap": Swap,
 	"pss": PSS, "vmdata": Data, "private_dirty": PrivateDirty, "privatedirty": PrivateDirty, "uss": PrivateDirty,
-	"fds": FDs, "fd": FDs, "open_fds": FDs, "fd-nr": FDs, "nfds": FDs,
+	"fds": FDs, "fd": FDs, "open_fds": FDs, "fd-nr": FDs, "nfds": FDs, "num_fds": FDs,
 	"threads": Threads, "nlwp": Threads, "thcnt": Threads, "thcount": Threads, "nth": Threads,
 	"cpu_s":  CPU,
 	"minflt": Minor, "min_flt": Minor, "majflt": Major, "maj_flt": Major,
@@ -101,7 +102,8 @@ func parseHeader(text string) *plainHeader {
 	}
 	// ps aligns its names; its TIME is time of the CPU, not of the day.
 	aligned := strings.Contains(strings.TrimSpace(text), "  ") || strings.HasPrefix(text, " ")
-	for len(words) > 0 && isTimeName(words[0]) && (words[0] != "TIME" || !aligned) {
+	ofCPU := func(name string) bool { return name == "TIME" && h.separator == "" && aligned }
+	for len(words) > 0 && isTimeName(words[0]) && !ofCPU(words[0]) {
 		h.times++
 		words = words[1:]
 	}
@@ -118,9 +120,9 @@ func parseHeader(text string) *plainHeader {
 			h.pid = i
 		case slices.Contains([]string{"command", "cmd", "comm", "args", "ucmd", "befehl"}, lower):
 			h.command = i
-		case slices.Contains([]string{"elapsed", "etime", "etimes"}, lower):
+		case slices.Contains([]string{"elapsed", "etime", "etimes", "uptime"}, lower):
 			h.elapsed = i
-		case isTimeName(w) && w != "TIME" && h.times == 0 && !h.timed:
+		case isTimeName(w) && (w != "TIME" || h.separator != "") && h.times == 0 && !h.timed:
 			h.late = i
 		case !ok && !otherColumns[lower] && !strings.ContainsAny(w, "%/"):
 			known--
@@ -135,11 +137,12 @@ func parseHeader(text string) *plainHeader {
 	return h
 }
 
-// otherColumns are names of ps, top and pidstat that are of no interest.
+// otherColumns are names of ps, top and pidstat, and of what people count, that are of no interest.
 var otherColumns = map[string]bool{
 	"uid": true, "user": true, "ppid": true, "pr": true, "pri": true, "ni": true, "shr": true, "s": true, "stat": true, "tty": true,
 	"start": true, "started": true, "time": true, "time+": true, "zeit+": true, "cputime": true, "c": true, "f": true, "sz": true,
 	"trs": true, "drs": true, "wchan": true, "cpu": true, "tgid": true, "tid": true, "stime": true, "host": true,
+	"count": true,
 }
 
 func isTimeName(w string) bool {
@@ -156,6 +159,13 @@ func (h *plainHeader) split(text string) []string {
 		return joinUnits(strings.Fields(text))
 	}
 	cells := strings.Split(text, h.separator)
+	if strings.Contains(text, `"`) { // which may hold separators
+		r := csv.NewReader(strings.NewReader(text))
+		r.Comma, r.LazyQuotes, r.TrimLeadingSpace = rune(h.separator[0]), true, true
+		if quoted, err := r.Read(); err == nil {
+			cells = quoted
+		}
+	}
 	for i, c := range cells {
 		cells[i] = strings.Trim(strings.TrimSpace(c), `"'`)
 	}
@@ -179,14 +189,16 @@ func (h *plainHeader) row(text string) (row plainRow, ok bool, err error) {
 		if c.metric == "" || cells[i] == "" && h.separator != "" {
 			continue
 		}
-		v, number := parseNumber(cells[i], c.unit)
+		// Columns are divided already: a comma is a decimal one.
+		cell := strings.Replace(cells[i], ",", ".", 1)
+		v, number := parseNumber(cell, c.unit)
 		if !number {
 			return row, false, nil
 		}
 		if v < 0 {
 			return row, false, fmt.Errorf("%s cannot be %s", strings.ToLower(h.columns[i]), cells[i])
 		}
-		c.unsaid = c.unsaid && isPlainNumber(cells[i])
+		c.unsaid = c.unsaid && isPlainNumber(cell)
 		row.values = append(row.values, plainValue{c, v})
 	}
 	if h.pid >= 0 {
@@ -233,6 +245,7 @@ func (h *plainHeader) cutTimeCells(cells []string, row *plainRow) (rest []string
 		clock, rest, found := cutClock(words)
 		if !found && len(words) == 1 {
 			clock, found = secondsClock(words[0])
+			rest = nil
 		}
 		if !found || len(rest) > 0 {
 			return nil, false
@@ -266,10 +279,10 @@ func (h *plainHeader) cutLateTime(cells []string, row *plainRow) (ok bool) {
 	return ok
 }
 
-// joinUnits makes "12 kB" one word.
+// joinUnits makes "12 kB" one word, and "rss=12 kB" too.
 func joinUnits(words []string) []string {
 	for i := len(words) - 1; i > 0; i-- {
-		if slices.Contains([]string{"kB", "KB", "KiB", "MB", "MiB", "GB", "GiB"}, words[i]) && isNumber(words[i-1]) {
+		if slices.Contains([]string{"kB", "KB", "KiB", "MB", "MiB", "GB", "GiB"}, words[i]) && isNumber(words[i-1][strings.IndexByte(words[i-1], '=')+1:]) {
 			words = slices.Replace(words, i-1, i+1, words[i-1]+words[i])
 		}
 	}

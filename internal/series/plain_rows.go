@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -30,6 +31,14 @@ func (p *plainReader) bareRow(words []string) (row plainRow, ok bool, err error)
 	var found bool
 	if row.clock, words, found = cutClock(words); found {
 		words = cutTag(words)
+		if tool, ok := toolRow(words); ok {
+			tool.clock = row.clock
+			return tool, true, nil
+		}
+	}
+	if values, ok := statm(words); ok {
+		row.values = values
+		return row, true, nil
 	}
 	if row, ok, err := p.namedRow(words, row.clock); ok || err != nil {
 		return row, ok, err
@@ -88,6 +97,9 @@ func (p *plainReader) namedRow(words []string, clock plainClock) (row plainRow, 
 			}
 			i++
 			text = strings.TrimSuffix(words[i], ",")
+		}
+		if name == "Rss" && p.mapping > 0 {
+			return row, false, errors.New("this is /proc/PID/smaps, which has the size of each mapping and not of the process: record smaps_rollup, or VmRSS and VmSize of status")
 		}
 		column, known := parseColumn(name)
 		if !known {
@@ -151,6 +163,31 @@ func toolRow(words []string) (row plainRow, ok bool) {
 	return row, ok
 }
 
+// statm reads a row of /proc/PID/statm by its shape: seven numbers of pages, of which the first three
+// are the size, the resident part and what of it is shared, and the fifth and the last have been
+// zero since Linux 2.6.
+func statm(words []string) (values []plainValue, ok bool) {
+	const page = 4096 // of x86-64
+	if len(words) != 7 || words[4] != "0" || words[6] != "0" || slices.ContainsFunc(words, func(w string) bool { return !isDigits(w) }) {
+		return nil, false
+	}
+	size, _ := parseNumber(words[0], page)
+	resident, _ := parseNumber(words[1], page)
+	shared, _ := parseNumber(words[2], page)
+	return []plainValue{{plainColumn{RSS, page, false}, resident}, {plainColumn{Virtual, page, false}, size}}, size >= resident && resident >= shared
+}
+
+// isMapping tells a line of /proc/PID/smaps that begins a mapping; smaps_rollup has one that is all of
+// them.
+func isMapping(text string) bool {
+	words := strings.Fields(text)
+	if len(words) < 5 || len(words[1]) != 4 || strings.Trim(words[1], "rwxsp-") != "" || words[len(words)-1] == "[rollup]" {
+		return false
+	}
+	from, to, ok := strings.Cut(words[0], "-")
+	return ok && from != "" && to != "" && strings.Trim(from+to, "0123456789abcdef") == ""
+}
+
 func isDigits(w string) bool {
 	_, err := strconv.ParseUint(w, 10, 53)
 	return err == nil
@@ -169,7 +206,8 @@ func isNumber(w string) bool {
 	return w != "" && w[0] >= '0' && w[0] <= '9'
 }
 
-func isPlainNumber(w string) bool { return strings.Trim(w, "0123456789") == "" }
+// isPlainNumber tells a number without a unit.
+func isPlainNumber(w string) bool { return strings.Trim(w, "0123456789.") == "" }
 
 // suffixes are of top ("1.2g"), of ps with units and of people.
 var suffixes = map[string]float64{
@@ -204,7 +242,7 @@ func unitOf(rows []plainRow) (note string) {
 	different := map[float64]bool{}
 	for _, r := range rows {
 		for _, v := range r.values {
-			if !v.column.unsaid {
+			if !v.column.unsaid || v.column.metric == PSS { // of shared pages it has parts
 				continue
 			}
 			if v.value/v.column.unit != math.Trunc(v.value/v.column.unit) || math.Mod(v.value/v.column.unit, 4096) != 0 {
@@ -225,4 +263,57 @@ func unitOf(rows []plainRow) (note string) {
 		}
 	}
 	return "all sizes are multiples of 4096, so they were taken as bytes"
+}
+
+// leastDoubt is how many sizes tell that they are none. Of fewer nothing is concluded later.
+const leastDoubt = 8
+
+// doubt finds numbers that are not what ps writes, though nothing in the file says what else they are:
+// a counter, seconds, megabytes, two halves of a number with a comma. Sizes in KiB are those of whole
+// pages; and no process begins at nothing and grows by the same in each row.
+func doubt(rows []plainRow) error {
+	var sizes, odd, line int
+	value := 0.0
+	for _, r := range rows {
+		for _, v := range r.values {
+			if m := v.column.metric; !v.column.unsaid || m != RSS && m != Virtual {
+				continue
+			}
+			sizes++
+			if math.Mod(v.value, 4<<10) != 0 {
+				if odd++; odd == 1 {
+					line, value = r.line, v.value
+				}
+			}
+		}
+	}
+	if sizes < leastDoubt {
+		return nil
+	}
+	const advice = `put a first line that names the columns and their units, such as "time rss_mb vsz_mb" or "count rss"`
+	switch {
+	case 8*odd > sizes:
+		return fmt.Errorf("line %d: %g is no size as ps writes it, in KiB and of whole pages: %s", line, value/1024, advice)
+	case countsUp(rows):
+		return fmt.Errorf("line %d: the first of two numbers begins at %g and rises by the same in each row, so it is hardly rss: %s",
+			rows[0].line, rows[0].values[0].value/1024, advice)
+	}
+	return nil
+}
+
+// countsUp tells whether the smaller of two numbers is a count of the rows or of seconds.
+func countsUp(rows []plainRow) bool {
+	if len(rows) < leastDoubt || len(rows[0].values) < 2 {
+		return false
+	}
+	step := rows[1].values[0].value - rows[0].values[0].value
+	if step <= 0 || rows[0].values[0].value > 2*step {
+		return false
+	}
+	for i, r := range rows {
+		if !r.bare || i > 0 && math.Abs(r.values[0].value-rows[i-1].values[0].value-step) > step/10 {
+			return false
+		}
+	}
+	return true
 }

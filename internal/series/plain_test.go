@@ -67,11 +67,38 @@ func TestReadPlain(t *testing.T) {
 		{"bytes", "rss,vms\n4096000,8192000\n4100096,8192000\n4104192,8192000\n",
 			"m/0 resident memory: 22:29:40=4000K 22:29:50=4004K 22:30:00=4008K\nm/0 address space: 22:29:40=8000K 22:29:50=8000K 22:30:00=8000K\n" +
 				"- all sizes are multiples of 4096, so they were taken as bytes\n" + counted},
+		{"bytes of psutil", "rss,vms,pss\n4096000,8192000,123\n4100096,8192000,2048\n4104192,8192000,2049\n",
+			"m/0 resident memory: 22:29:40=4000K 22:29:50=4004K 22:30:00=4008K\nm/0 address space: 22:29:40=8000K 22:29:50=8000K 22:30:00=8000K\n" +
+				"m/0 proportional memory: 22:29:40=0.1201171875K 22:29:50=2K 22:30:00=2.0009765625K\n" +
+				"- all sizes are multiples of 4096, so they were taken as bytes\n" + counted},
 		{"units in names", "rss_mb;vsz (kB);open_fds\n0.5;900;7\n", "m/0 resident memory: 22:30:00=512K\nm/0 address space: 22:30:00=900K\nm/0 descriptors: 22:30:00=7\n" + counted},
+
+		{"statm", "2316 514 410 8 0 290 0\n2320 540 410 8 0 294 0\n", "m/0 resident memory: 22:29:50=2056K 22:30:00=2160K\nm/0 address space: 22:29:50=9264K 22:30:00=9280K\n" + counted},
+		{"date and statm", "22:13:50\n225 25 4 1 0 9 0\n22:14:00 226 30 4 1 0 9 0\n", "m/0 resident memory: 22:13:50=100K 22:14:00=120K\nm/0 address space: 22:13:50=900K 22:14:00=904K\n"},
+		{"smaps_rollup", "5575bfcdb000-7ffe56eaa000 ---p 00000000 00:00 0    [rollup]\nRss: 100 kB\nPss: 90 kB\n5575bfcdb000-7ffe56eaa000 ---p 00000000 00:00 0    [rollup]\nRss: 120 kB\nPss: 91 kB\n",
+			"m/0 resident memory: 22:29:50=100K 22:30:00=120K\nm/0 proportional memory: 22:29:50=90K 22:30:00=91K\n" +
+				"- 2 lines that are no rows were skipped, the first is line 1: \"5575bfcdb000-7ffe56eaa000 ---p 00000000 00:00 0    [rollup]\"\n" + counted},
+		{"cut in the last line", "22:13:50 100 900\n22:14:00 120 904\n22:14:10 124 9", timed + "- line 3 was left out: the file ends within it\n"},
+		{"cut, and noise", "x\n22:13:50 100 900\n22:14:00 120 904\n22:1", timed + "- 1 line that is no row was skipped, the first is line 1: \"x\"; line 4 was left out: the file ends within it\n"},
+		{"one row that does not end", "22:13:50 100", "m/0 resident memory: 22:13:50=100K\n"},
+		{"units behind names", "[2026-11-21T22:13:50+0000] RSS=100 kB VSZ=900 kB\n[2026-11-21T22:14:00+0000] RSS=120 kB VSZ=904 kB\n", timed},
+		{"decimal commas", "time;rss_mb\n22:13:50;0,5\n22:14:00;1,5\n", "m/0 resident memory: 22:13:50=512K 22:14:00=1536K\n"},
+		{"quoted commas", "time,rss_mb,command\n22:13:50,\"0,5\",\"a b\"\n22:14:00,\"1,5\",\"a b\"\n", "m/0 resident memory: 22:13:50=512K 22:14:00=1536K\n"},
+		{"sizes that are hardly those of ps, but few", "22:13:50 1 2\n22:14:00 3 5\n", "m/0 resident memory: 22:13:50=1K 22:14:00=3K\nm/0 address space: 22:13:50=2K 22:14:00=5K\n"},
+		{"a count with a name", "count rss vsz\n1 100 900\n2 120 904\n", pair + counted},
+		{"uptime with a name", "uptime rss vsz\n9057.12 100 900\n9067.12 120 904\n", pair + "- the last row is taken to be of when the file was written\n"},
+		{"names of psutil", "timestamp,pid,rss_bytes,num_fds\n2026-11-21T22:13:50Z,4711,102400,12\n", "m/0 resident memory: 22:13:50=100K\nm/0 descriptors: 22:13:50=12\n"},
 
 		{"epoch in front", "1795299230 100 900\n1795299240 120 904\n", timed},
 		{"epoch with a fraction", "time,rss\n1795299230.5,100\n", "m/0 resident memory: 22:13:50.500=100K\n"},
 		{"milliseconds", "1795299230000 100 900\n1795299240000 120 904\n", timed},
+		{"microseconds", "1795299230000000 100 900\n1795299240000000 120 904\n", timed},
+		{"nanoseconds", "1795299230000000000 100 900\n1795299240000000000 120 904\n", timed},
+		{"date +%F_%T", "2026-11-21_22:13:50 100 900\n2026-11-21_22:14:00 120 904\n", timed},
+		{"names of files", "2026-11-21-22-13-50 100 900\n2026-11-21_22-14-00 120 904\n", timed},
+		{"date +%Y%m%d-%H%M%S", "20261121-221350 100 900\n20261121T221400Z 120 904\n", timed},
+		{"date +%Y%m%d%H%M%S", "20261121221350,100,900\n20261121221400,120,904\n", timed},
+		{"a size that could be a date", "20261120 20261124\n", "m/0 resident memory: 22:30:00=2.026112e+07K\nm/0 address space: 22:30:00=2.0261124e+07K\n" + counted},
 		{"RFC 3339", "2026-11-21T23:13:50+01:00 100 900\n2026-11-21T22:14:00Z 120 904\n", timed},
 		{"date and time", "2026-11-21 22:13:50 100 900\n[2026-11-21 22:14:00] 120 904\n", timed},
 		{"milliseconds behind a comma", "2026-11-21 22:13:50,123 100 900\n", "m/0 resident memory: 22:13:50.123=100K\nm/0 address space: 22:13:50.123=900K\n"},
@@ -81,6 +108,7 @@ func TestReadPlain(t *testing.T) {
 		{"CSV of time, no header", "22:13:50,100,900\n22:14:00,120,904\n", timed},
 		{"time of day", "22:13:50 100 900\n22:14:00 120 904\n", timed},
 		{"time of day with a header", "TIME RSS VSZ\n22:13:50 100 900\n22:14:00 120 904\n", timed},
+		{"CSV with TIME at the end", "RSS,VSZ,TIME\n100,900,22:13:50\n120,904,22:14:00\n", timed},
 		{"time of the CPU", "    TIME   RSS    VSZ\n00:00:02   100  900\n00:00:02 120 904\n", pair + counted},
 		{"American and other dates", "11/21/26 10:13:50 PM 100 900\n2026/11/21 22:14:00 - 120 904\n", timed},
 		{"12 o'clock", "12:00:10 AM 100\n12:00:10 PM 120\n", "m/0 resident memory: 00:00:10=100K 12:00:10=120K\n"},
@@ -92,6 +120,8 @@ func TestReadPlain(t *testing.T) {
 		{"logger over New Year", "Dec 31 23:59:55 web1 mem: 100\nJan  1 00:00:05 web1 mem: 120\n", "m/0 resident memory: 25-12-31T23:59:55=100K 26-01-01T00:00:05=120K\n"},
 		{"elapsed", "ELAPSED RSS VSZ\n1-02:03:04 100 900\n1-02:03:14 120 904\n", pair + "- the last row is taken to be of when the file was written\n"},
 		{"seconds", "time rss vsz\n0 100 900\n10 120 904\n", pair + "- the last row is taken to be of when the file was written\n"},
+
+		{"seconds in CSV", "time,rss,vsz\n0,100,900\n10,120,904\n", pair + "- the last row is taken to be of when the file was written\n"},
 
 		{"date and ps", "Sat Nov 21 22:13:50 UTC 2026\n  RSS    VSZ\n100 900\nSat Nov 21 22:14:00 UTC 2026\n  RSS    VSZ\n120 904\n", timed},
 		{"date of en_US", "Sat Nov 21 10:13:50 PM UTC 2026\n100 900\nSat Nov 21 10:14:00 PM UTC 2026\n120 904\n", timed},
@@ -113,6 +143,7 @@ func TestReadPlain(t *testing.T) {
 		{"workers by PID, one of them restarts", "PID RSS\n7 100\n8 50\nPID RSS\n8 51\n9 10\nPID RSS\n9 11\n8 52\n",
 			"m/0 resident memory: 22:29:40=100K 22:29:50=10K 22:30:00=11K\nm/1 resident memory: 22:29:40=50K 22:29:50=51K 22:30:00=52K\n" + counted},
 		{"ps aux and grep", "root  4711  0.0  0.1  900  100 ?  Ss  12:11  0:03 /bin/daemon -f x\nroot  4711  0.0  0.1  904  120 ?  Ss  12:11  0:03 /bin/daemon -f x\n", pair + counted},
+		{"time, ps aux and grep", "22:13:50 root  4711  0.0  0.1  900  100 ?  Ss  12:11  0:03 /bin/daemon\n22:14:00 root  4711  0.0  0.1  904  120 ?  Ss  12:11  0:03 /bin/daemon\n", timed},
 		{"ps aux", "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND\nroot 4711 0.0 0.1 900 100 ? Ss 12:11 0:03 a b\nroot 4712 0.0 0.1 904 120 ? Ss 12:11 0:03 c\n",
 			"m: a b/0 resident memory: 22:30:00=100K\nm: a b/0 address space: 22:30:00=900K\nm: c/0 resident memory: 22:30:00=120K\nm: c/0 address space: 22:30:00=904K\n" +
 				"- rows are of 2 commands, each is a service of its own\n" + counted},
@@ -153,7 +184,17 @@ Average:        0      4711      1.00      0.00     902     110   0.08  demo
 	}
 }
 
+// numbered gives ten rows of a number that rises by a step, and a size.
+func numbered(format string, from, step int) string {
+	var b strings.Builder
+	for i := range 10 {
+		fmt.Fprintf(&b, format, from+i*step, 10_000+4*(i%3))
+	}
+	return b.String()
+}
+
 func TestReadPlainRefuses(t *testing.T) {
+	const advice = `put a first line that names the columns and their units, such as "time rss_mb vsz_mb" or "count rss"`
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "", "m.txt: line 1: the file is empty"},
 		{"prose", "\nhello\nworld\n", `m.txt: line 2: no rows of rss and vsz in this file; this is none: "hello"`},
@@ -162,6 +203,11 @@ func TestReadPlainRefuses(t *testing.T) {
 		{"times alone", "22:13:50\n22:14:00\n", "m.txt: line 2: the file ends without any row of rss and vsz"},
 		{"below zero", "RSS VSZ\n1 2\n-1 2\n", "m.txt: line 3: rss cannot be -1"},
 		{"binary", "RSS\n1\n\x00", "m.txt: line 3: not text: it has a zero byte"},
+		{"smaps", "5575bfcdb000-5575bfcdd000 r--p 00000000 fe:00 247026    /usr/bin/cat\nSize: 8 kB\nRss: 8 kB\n", "m.txt: line 3: this is /proc/PID/smaps, which has the size of each mapping and not of the process: record smaps_rollup, or VmRSS and VmSize of status"},
+		{"a counter", numbered("%d %d\n", 1, 1), "m.txt: line 1: 1 is no size as ps writes it, in KiB and of whole pages: " + advice},
+		{"seconds", numbered("%d %d\n", 0, 60), `m.txt: line 1: the first of two numbers begins at 0 and rises by the same in each row, so it is hardly rss: ` + advice},
+		{"uptime", numbered("%d.12 %d\n", 9057, 10), "m.txt: line 1: 9057.12 is no size as ps writes it, in KiB and of whole pages: " + advice},
+		{"megabytes", "time,rss\n" + numbered("%d,%d.5\n", 0, 10), "m.txt: line 2: 10000.5 is no size as ps writes it, in KiB and of whole pages: " + advice},
 		{"endless", "RSS\n" + strings.Repeat("x", plainLineMax+1), "m.txt: line 2: longer than 1048576 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

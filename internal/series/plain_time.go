@@ -13,30 +13,34 @@ import (
 const plainWorkersMax = 32
 
 // snapshots divides rows by the time they belong to: the rows of one are of
-// different processes.
+// different processes. They are the rows themselves, not copies.
 func (p *plainReader) snapshots(rows []plainRow) (all [][]plainRow) {
 	perBlock := map[int]int{}
 	for _, r := range rows {
 		perBlock[r.block]++
 	}
-	var current []plainRow
-	for _, r := range rows {
-		if len(current) > 0 {
-			before := current[len(current)-1]
+	start := 0
+	seen := map[int]bool{} // PIDs since start
+	for i, r := range rows {
+		if i > start {
+			before := rows[i-1]
 			together := r.block == before.block && r.clock == before.clock
 			if r.pid == 0 {
 				together = together && r.clock.kind == clockNone && r.block > 0 && len(p.blocks) > 1 && r.header == before.header && perBlock[r.block] <= plainWorkersMax
-			} else if together && slices.ContainsFunc(current, func(o plainRow) bool { return o.pid == r.pid }) {
-				together = false
+			} else {
+				together = together && !seen[r.pid]
 			}
 			if !together {
-				all = append(all, current)
-				current = nil
+				all = append(all, rows[start:i])
+				start = i
+				clear(seen)
 			}
 		}
-		current = append(current, r)
+		if r.pid != 0 {
+			seen[r.pid] = true
+		}
 	}
-	return append(all, current)
+	return append(all, rows[start:])
 }
 
 // date gives each row its time, and says what was assumed.

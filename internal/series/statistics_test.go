@@ -122,6 +122,18 @@ func TestBestHinge(t *testing.T) {
 	if _, ok := BestHinge(x[:5], y[:5], 3); ok {
 		t.Error("five values have a hinge")
 	}
+	for i := range x {
+		y[i] = 7 + 4096*x[i]
+	}
+	if h, ok := BestHinge(x, y, 4); !ok || h.T != 0 || h.Before != 4096 || h.After != 4096 {
+		t.Errorf("a straight line is bent: %+v", h)
+	}
+	for i := range x {
+		y[i] = 4096 * max(0, x[i]-30)
+	}
+	if h, ok := BestHinge(x, y, 4); !ok || h.T < 1e6 || h.At < 29 || h.At > 31 {
+		t.Errorf("a bend without noise is not found: %+v", h)
+	}
 }
 
 func TestFitColumns(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -55,8 +56,8 @@ const callKeeper = 20_000
 // Append keeps samples in one commit, each at its time or, in series that have a
 // rhythm, up to 100 ms before. They may have different times, in any
 // order of the series, but rising ones within a series: one that is out of order, older
-// by an hour than the newest of all, there already, or of one series too many is
-// dropped and counted in Stats.Dropped. When samples (log lines aside) lie
+// by an hour than the newest of all, there already, no number, or of one series too
+// many is dropped and counted in Stats.Dropped. When samples (log lines aside) lie
 // more than a minute before what is there, the clock was set back: see
 // setback.go.
 //
@@ -109,17 +110,22 @@ func (s *Store) append(samples []series.Sample) error {
 
 // ready opens the TSDB again when it may not be written to.
 func (s *Store) ready() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	// Only who changes db takes mu for itself: queries and compactions hold it for
+	// seconds, and samples must not wait for them.
+	s.mu.RLock()
+	closed := s.closed
+	s.mu.RUnlock()
+	switch {
+	case closed:
 		return errClosed
-	}
-	if !s.broken.Load() {
+	case !s.broken.Load():
 		return nil
 	}
 	if err := s.lastError(); err != nil && time.Now().Before(s.retryAt) {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.retryAt = time.Now().Add(patience)
 	if err := s.closeDB(); err != nil {
 		s.log.Warn("history was closed after a fault", "err", err)
@@ -162,11 +168,15 @@ func (s *Store) commit(samples []series.Sample) error {
 }
 
 var (
-	errNoName  = errors.New("a sample without a metric")
-	errTooMany = errors.New("too many series")
+	errNoName   = errors.New("a sample without a metric")
+	errNoNumber = errors.New("a value that is no number")
+	errTooMany  = errors.New("too many series")
 )
 
 func (s *Store) appendOne(a storage.Appender, sample *series.Sample) error {
+	if math.IsNaN(sample.Value) || math.IsInf(sample.Value, 0) {
+		return errNoNumber
+	}
 	known := s.refs[sample.Key]
 	if known != nil {
 		if sample.At <= known.last {
@@ -188,15 +198,34 @@ func (s *Store) appendOne(a storage.Appender, sample *series.Sample) error {
 	if sample.Key.Metric == "" {
 		return errNoName
 	}
-	if known == nil && s.db.Head().NumSeries() >= uint64(s.o.MaxSeries) {
+	names := labelsOf(sample.Key)
+	switch {
+	case s.db.Head().NumSeries() < uint64(s.o.MaxSeries):
+		s.toldMany = false
+	case known == nil && !has(a, names):
+		if !s.toldMany {
+			s.toldMany = true
+			s.o.Log.Warn("there are too many series: new ones are dropped until old ones have gone, which takes up to 3 hours",
+				"most", s.o.MaxSeries, "service", sample.Key.Service, "metric", sample.Key.Metric)
+		}
 		return errTooMany
 	}
-	id, err := a.Append(0, labelsOf(sample.Key), sample.At, sample.Value)
+	id, err := a.Append(0, names, sample.At, sample.Value)
 	if err != nil {
 		return err
 	}
 	s.refs[sample.Key] = &ref{id: id, last: sample.At}
 	return nil
+}
+
+// has says whether a series is in memory: after a start, or when it was forgotten, refs does not know.
+func has(a storage.Appender, names labels.Labels) bool {
+	g, ok := a.(storage.GetRef)
+	if !ok {
+		return false
+	}
+	id, _ := g.GetRef(names, names.Hash())
+	return id != 0
 }
 
 // Forget says that these series will not come again soon. It is a hint: the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -85,18 +86,26 @@ func (s *Store) removeDamaged() bool {
 	if len(damaged) == 0 {
 		return false
 	}
+	err := s.reopen(func() error { return s.setAllAside(damaged) })
+	if err != nil {
+		s.counts.fail(err)
+	}
+	return err == nil
+}
+
+// reopen closes the TSDB, changes its files, and opens it; mu is held.
+func (s *Store) reopen(change func() error) error {
 	err := s.closeDB()
-	for dir, why := range damaged {
-		err = errors.Join(err, s.setAside(dir, why))
+	if err == nil {
+		err = change()
 	}
 	if err == nil {
 		err = s.openDB()
 	}
 	if err != nil {
-		s.counts.fail(err)
 		s.broken.Store(true)
 	}
-	return err == nil
+	return err
 }
 
 // dropDamaged forgets the blocks of which something cannot be read.
@@ -127,6 +136,15 @@ func readAll(b *tsdb.Block) error {
 	return set.Err()
 }
 
+// setAllAside sets damaged blocks aside; it is said of each why.
+func (s *Store) setAllAside(damaged map[string]error) error {
+	var errs []error
+	for dir, why := range damaged {
+		errs = append(errs, s.setAside(dir, why))
+	}
+	return errors.Join(errs...)
+}
+
 func (s *Store) setAside(dir string, why error) error {
 	aside, err := s.makeAside("damaged")
 	if err != nil {
@@ -142,7 +160,8 @@ func (s *Store) setAside(dir string, why error) error {
 
 // trimAside deletes the oldest of what was set aside when it takes too much.
 func (s *Store) trimAside() error {
-	blocks, err := filepath.Glob(filepath.Join(s.dir, asideName, "*", "*"))
+	// The names below the directory alone: its own may hold what a pattern would mean.
+	blocks, err := fs.Glob(os.DirFS(s.dir), asideName+"/*/*")
 	if err != nil {
 		return err
 	}
@@ -150,7 +169,8 @@ func (s *Store) trimAside() error {
 	slices.SortFunc(blocks, func(a, b string) int { return strings.Compare(filepath.Base(b), filepath.Base(a)) })
 	var total int64
 	var errs []error
-	for _, dir := range blocks {
+	for _, name := range blocks {
+		dir := filepath.Join(s.dir, name)
 		if total += size(dir); total > s.o.MaxBytes/asideShare {
 			s.o.Log.Warn("what was set aside takes too much room, the oldest is deleted", "dir", dir)
 			errs = append(errs, os.RemoveAll(dir))

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -304,4 +305,69 @@ func overwrite(path string, at int64) error {
 	}
 	_, err = f.WriteAt([]byte("spoilt by a test"), at)
 	return err
+}
+
+// TestClockSetBackIntoDamage goes back into a block that cannot be read. It is set aside as it is, and
+// history goes on: neither is it tried again with each sample, nor is anything written twice.
+func TestClockSetBackIntoDamage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log, said := hear()
+	s := open(t, dir, Options{Log: log})
+	run(t, s, start, start+20*hour, 1)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{Log: log})
+	back := start + 10*hour
+	var spoilt string
+	var later []string // blocks that are set aside whole: nothing is written for them
+	for _, b := range s.db.Blocks() {
+		switch meta := b.Meta(); {
+		case meta.MinTime >= back:
+			later = append(later, filepath.Base(b.Dir()))
+		case meta.MaxTime > back:
+			spoilt = b.Dir()
+		}
+	}
+	if err := overwrite(filepath.Join(spoilt, "chunks", "000001"), 30); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(5) {
+		put(t, s, series.Sample{Key: rss("a"), At: back + i*tick, Value: 2})
+	}
+	if got := points(t, s, 2); got != 5 {
+		t.Errorf("%d of 5 are there", got)
+	}
+	if got := points(t, s, 1); got < 6*60 || got > 10*60 {
+		t.Errorf("%d of before are there", got)
+	}
+	after, err := filepath.Glob(filepath.Join(dir, asideName, "after-*", "*"))
+	if err != nil || len(after) != len(later) || len(later) < 3 {
+		t.Errorf("%v were set aside, want %v: %v", after, later, err)
+	}
+	for _, name := range later {
+		if !slices.ContainsFunc(after, func(dir string) bool { return filepath.Base(dir) == name }) {
+			t.Errorf("%s was not set aside as it was", name)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, asideName, "damaged", filepath.Base(spoilt))); err != nil {
+		t.Error(err)
+	}
+	if text := said(); strings.Count(text, "is damaged") != 1 || strings.Count(text, "was set back") != 1 {
+		t.Error(text)
+	}
+}
+
+// TestAsideHasAnEnd sets more aside than may be kept, in a directory whose name is a pattern.
+func TestAsideHasAnEnd(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "web[1]")
+	log, said := hear()
+	s := open(t, dir, Options{Log: log, MaxBytes: 10_000})
+	run(t, s, start, start+20*hour, 1)
+	put(t, s, series.Sample{Key: rss("a"), At: start + hour, Value: 2})
+	if got := size(filepath.Join(dir, asideName)); got > 10_000/asideShare {
+		t.Errorf("%d bytes are aside: %s", got, said())
+	}
 }

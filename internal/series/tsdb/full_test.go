@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,5 +179,45 @@ func TestNotWritable(t *testing.T) {
 	}
 	if _, err := Open(file, Options{}); !errors.Is(err, syscall.ENOTDIR) {
 		t.Error(err)
+	}
+}
+
+// TestNoRoomToReplay opens a log where the TSDB could not write what it writes meanwhile: it would
+// end the process.
+func TestNoRoomToReplay(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	for i := range int64(100) {
+		list := make([]series.Sample, 1000)
+		for n := range list {
+			list[n] = series.Sample{Key: rss(strconv.Itoa(n)), At: start + i*tick, Value: 1 / float64(i+int64(n)+3)}
+		}
+		put(t, s, list...)
+	}
+	s.stopForTest(t)
+	t.Setenv("TMPDIR", smallDisk(t, "200k"))
+	if read, err := OpenReadOnly(dir); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), os.TempDir()+" has 0.2 MB free") {
+		t.Error(read, err)
+	}
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+	// Whoever is to write waits for the room.
+	disk := smallDisk(t, strconv.FormatInt(size(dir)*3/2, 10))
+	if err := os.CopyFS(filepath.Join(disk, "data"), os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, filepath.Join(disk, "data"), Options{})
+	next := []series.Sample{{Key: rss("0"), At: start + 100*tick, Value: 1}}
+	if err := s.Append(next); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	s.retryAt = time.Time{}
+	put(t, s, next...)
+	if got := all(t, s, Match{Service: "0"}); len(got) != 1 || len(got[0].Points) != 101 {
+		t.Errorf("%d series", len(got))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -158,11 +159,30 @@ func (s *Store) flush() error {
 	return nil
 }
 
+// droppedName is the directory for a log that is being removed.
+const droppedName = "dropped"
+
 // dropLog removes the log of a TSDB that is closed and had nothing in memory:
-// to read it again would take time, and give nothing.
+// to read it again would take time, and give nothing. It goes at once, or not at
+// all: of a log that lost some of its files the TSDB would never start again.
 func (s *Store) dropLog() error {
-	return errors.Join(os.RemoveAll(filepath.Join(s.dir, "wal")), os.RemoveAll(filepath.Join(s.dir, "chunks_head")))
+	if err := s.removeDropped(); err != nil {
+		return err
+	}
+	dropped := filepath.Join(s.dir, droppedName)
+	if err := os.Mkdir(dropped, 0o700); err != nil {
+		return err
+	}
+	for _, name := range [...]string{walName, "chunks_head"} {
+		if err := os.Rename(filepath.Join(s.dir, name), filepath.Join(dropped, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return s.removeDropped()
 }
+
+// removeDropped ends what dropLog began.
+func (s *Store) removeDropped() error { return os.RemoveAll(filepath.Join(s.dir, droppedName)) }
 
 // endOfRange is where the block that holds a time ends.
 func endOfRange(at int64) int64 { return (at/blockRange + 1) * blockRange }

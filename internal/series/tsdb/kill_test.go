@@ -2,13 +2,16 @@ package tsdb
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,4 +175,39 @@ func lastByte(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return int64(len(strings.TrimRight(string(b), "\x00")))
+}
+
+// TestLogGoesAtOnce keeps two files of the log from being deleted when the store is closed, as a
+// kill in between does. What would be left is no log: without one of its files the TSDB does
+// not start.
+func TestLogGoesAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{MaxBytes: 10 << 20})
+	for at := start; ; at += tick {
+		put(t, s, victimTick(at)...)
+		if logs, err := filepath.Glob(filepath.Join(dir, walName, "0*")); err != nil || len(logs) > 2 {
+			break
+		}
+	}
+	newest := s.Newest()
+	for _, name := range []string{"00000000", "00000002"} {
+		held := filepath.Join(dir, walName, name)
+		if err := syscall.Mount(held, held, "", syscall.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(held, syscall.MNT_DETACH) })
+	}
+	if err := s.Close(); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("the log could be removed: %v", err)
+	}
+	for _, at := range []string{walName, filepath.Join(droppedName, walName)} {
+		for _, name := range []string{"00000000", "00000002"} {
+			_ = syscall.Unmount(filepath.Join(dir, at, name), syscall.MNT_DETACH)
+		}
+	}
+	s = open(t, dir, Options{})
+	checkVictims(t, s, newest)
+	if _, err := os.Stat(filepath.Join(dir, droppedName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("what was dropped is still there:", err)
+	}
 }

@@ -64,7 +64,7 @@ func openPast(dir string, s *Store) (_ *past, newest int64, err error) {
 	if len(p.blocks) > 0 {
 		after = newest + 1
 	}
-	wal := filepath.Join(dir, "wal")
+	wal := filepath.Join(dir, walName)
 	if size(wal) == 0 {
 		return p, newest, nil
 	}
@@ -82,6 +82,9 @@ func (p *past) replay(s *Store, dir string, after int64) error {
 	w, err := wlog.Open(s.log, dir)
 	if err != nil {
 		return err
+	}
+	if err := roomToReplay(os.TempDir(), dir); err != nil {
+		return fmt.Errorf("%w; TMPDIR may name another directory", err)
 	}
 	if p.sandbox, err = os.MkdirTemp("", "stanch-history-"); err != nil {
 		return err

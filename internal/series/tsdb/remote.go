@@ -59,8 +59,14 @@ type Remote struct {
 	mu     sync.Mutex
 	queue  []series.Sample // those that wait, the oldest first
 	flight int             // samples of the request that is on its way
+	behind bool            // it was said that samples are dropped, and the queue was not empty since
+	over   bool            // samples were dropped since that request was taken from the queue
 	stats  RemoteStats
 	closed bool
+
+	// Of run alone:
+	failures int               // in a row
+	refusals map[int]time.Time // by status code, when a refusal was said last
 
 	more   chan struct{}
 	closes chan struct{} // closed by Close
@@ -97,6 +103,7 @@ func NewRemote(address string, o RemoteOptions) (*Remote, error) {
 	}
 	r := &Remote{
 		o: o.withDefaults(), user: u.User, more: make(chan struct{}, 1), closes: make(chan struct{}), done: make(chan struct{}),
+		refusals: make(map[int]time.Time),
 		client: &http.Client{Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 10 * time.Second,
@@ -149,9 +156,11 @@ func (r *Remote) Send(samples []series.Sample) {
 
 // drop forgets the oldest that wait; mu is held.
 func (r *Remote) drop(n int) {
-	if r.stats.Dropped == 0 {
+	if !r.behind {
+		r.behind = true
 		r.o.Log.Warn("remote write is too slow, the oldest samples are dropped", "url", r.target)
 	}
+	r.over = true
 	r.stats.Dropped += uint64(n)
 	r.cut(n)
 }
@@ -179,7 +188,7 @@ func (r *Remote) take() []series.Sample {
 	}
 	batch := append([]series.Sample(nil), r.queue[:n]...)
 	r.cut(n)
-	r.flight = n
+	r.flight, r.over = n, false
 	return batch
 }
 
@@ -194,6 +203,9 @@ func (r *Remote) settle(n int, err error) {
 		return
 	}
 	r.stats.Sent += uint64(n)
+	if len(r.queue) == 0 {
+		r.behind = false
+	}
 }
 
 // Stats tells what was sent.

@@ -29,6 +29,8 @@ type receiver struct {
 	headers http.Header
 	answers []int         // codes of the first requests
 	after   string        // Retry-After beside them
+	counts  bool          // each of them has other words
+	poison  string        // whoever sends this is answered 500
 	held    chan struct{} // when not nil, no answer before it is closed
 	asked   chan struct{} // one for each request
 }
@@ -43,9 +45,12 @@ func receive(t *testing.T, r *receiver) *receiver {
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.asked <- struct{}{}
 	body, err := io.ReadAll(req.Body)
-	if r.held != nil {
+	r.mu.Lock()
+	held := r.held
+	r.mu.Unlock()
+	if held != nil {
 		select {
-		case <-r.held:
+		case <-held:
 		case <-req.Context().Done():
 			return
 		}
@@ -58,13 +63,21 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		if r.after != "" {
 			w.Header().Set("Retry-After", r.after)
 		}
-		http.Error(w, "no,\n not now", code)
+		text := "no,\n not now"
+		if r.counts {
+			text = fmt.Sprintf("%d answers are left", len(r.answers))
+		}
+		http.Error(w, text, code)
 		return
 	}
 	raw, err2 := snappy.Decode(nil, body)
 	var write prompb.WriteRequest
 	if err3 := write.Unmarshal(raw); err != nil || err2 != nil || err3 != nil {
 		http.Error(w, fmt.Sprint(err, err2, err3), http.StatusBadRequest)
+		return
+	}
+	if r.poison != "" && bytes.Contains(raw, []byte(r.poison)) {
+		http.Error(w, "poison", http.StatusInternalServerError)
 		return
 	}
 	r.headers = req.Header
@@ -327,11 +340,70 @@ func TestRemoteTLS(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for text, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "-7": 0, "99999": maxAsked, "soon": 0,
+		"": 0, "7": 7 * time.Second, "-7": 0, "99999": maxAsked, "9223372036854775807": maxAsked, "soon": 0,
 		"Fri, 02 Jan 2026 03:04:15 GMT": 10 * time.Second, "Fri, 02 Jan 2026 03:00:00 GMT": 0,
 	} {
 		if got := asked(text, now); got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
+	}
+}
+
+// TestRemoteSaysEachOutage says that samples are dropped when it begins, also when others were
+// refused before, and each time anew.
+func TestRemoteSaysEachOutage(t *testing.T) {
+	srv := receive(t, &receiver{answers: []int{400}})
+	log, said := hear()
+	r := remote(t, srv.URL, RemoteOptions{MaxPending: 5, Log: log})
+	r.Send(ticks(1, 1, start))
+	eventually(t, "refused", func() bool { return r.Stats().Dropped == 1 })
+	for round := range 3 {
+		held := make(chan struct{})
+		srv.mu.Lock()
+		srv.held = held
+		srv.mu.Unlock()
+		for i := range int64(4) {
+			r.Send(ticks(1, 5, start+(int64(round)*100+i*5+1)*tick))
+		}
+		close(held)
+		eventually(t, "sent", func() bool { return r.Stats().Pending == 0 })
+		if text := said(); strings.Count(text, "too slow") != round+1 {
+			t.Fatalf("round %d: %s", round, text)
+		}
+	}
+}
+
+// TestRemoteSaysLittle is turned away once, and refused many times with other words; a log of
+// days must not be full of that.
+func TestRemoteSaysLittle(t *testing.T) {
+	srv := receive(t, &receiver{answers: []int{503, 400, 400, 400, 403}, after: "0", counts: true})
+	log, said := hear()
+	r := remote(t, srv.URL, RemoteOptions{MaxBatch: 1, Log: log})
+	r.Send(ticks(1, 5, start))
+	eventually(t, "sent", func() bool { return r.Stats().Sent == 1 })
+	if text := said(); strings.Count(text, "\n") != 2 || strings.Count(text, "400") != 1 || strings.Count(text, "403") != 1 || strings.Contains(text, "tried again") {
+		t.Error(text)
+	}
+}
+
+// TestRemoteIsNotHeldUp sends what makes the server fail each time. It is given up when newer samples need
+// its place, and not before.
+func TestRemoteIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	srv := receive(t, &receiver{poison: "service0"})
+	r := remote(t, srv.URL, RemoteOptions{MaxPending: 20, MaxBatch: 5})
+	r.Send(ticks(1, 5, start))
+	eventually(t, "tried twice", func() bool { return len(srv.asked) > 1 })
+	if st := r.Stats(); st.Dropped != 0 || st.Pending != 5 {
+		t.Errorf("%+v", st)
+	}
+	var good []series.Sample
+	for i := range int64(20) {
+		good = append(good, series.Sample{Key: rss("good"), At: start + i*tick, Value: 1})
+	}
+	r.Send(good)
+	eventually(t, "sent", func() bool { return r.Stats().Pending == 0 })
+	if st := r.Stats(); st.Sent != 15 || st.Dropped != 10 || srv.samples() != 15 {
+		t.Errorf("%+v, %d have arrived", st, srv.samples())
 	}
 }

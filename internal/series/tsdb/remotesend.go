@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -23,10 +22,18 @@ import (
 // How long it is waited after a request that failed: the first time, and at
 // most. A server may ask for more, but not for more than maxAsked.
 const (
+	// sayFrom is how many failures in a row are said: a request that works at the
+	// second try is of no interest, and some servers turn away one in ten.
+	sayFrom = 2
+
 	firstPause = 500 * time.Millisecond
 	longPause  = 30 * time.Second
 	maxAsked   = 5 * time.Minute
 )
+
+// sayAgain is how long refusals of one status code are not said again: some servers tell a series
+// and a time in each.
+const sayAgain = time.Hour
 
 // run sends batches until Close, and then what is left.
 func (r *Remote) run(ctx context.Context) {
@@ -47,47 +54,59 @@ func (r *Remote) run(ctx context.Context) {
 	}
 }
 
-// deliver sends one batch until it is taken or refused for good. When ctx ends it
-// counts as pending.
+// deliver sends one batch until it is taken, refused for good, or pushed out by newer samples: one that makes
+// a server fail must not hold up all others. When ctx ends it counts as pending.
 func (r *Remote) deliver(ctx context.Context, batch []series.Sample) {
 	body, err := encode(batch, r.o.Labels)
 	if err != nil {
-		r.refused(len(batch), err)
+		r.refused(len(batch), errRefused{text: err.Error()})
 		return
 	}
-	pause := firstPause
-	for try := 0; ; try++ {
+	for {
 		wait, err := r.post(ctx, body)
 		var final errRefused
 		switch {
 		case err == nil:
-			if try > 0 {
-				r.o.Log.Info("remote write works again", "url", r.target)
+			if r.failures >= sayFrom {
+				r.o.Log.Warn("remote write works again", "url", r.target)
 			}
+			r.failures = 0
 			r.settle(len(batch), nil)
 			return
 		case errors.As(err, &final):
-			r.refused(len(batch), err)
+			r.refused(len(batch), final)
 			return
 		case ctx.Err() != nil:
 			return
 		}
-		if try == 0 {
+		if r.failures++; r.failures == sayFrom {
 			r.o.Log.Warn("remote write failed, it is tried again", "url", r.target, "err", err)
 		}
 		r.failing(err)
+		pause := min(firstPause<<min(r.failures-1, 10), longPause)
 		select {
 		case <-time.After(max(wait, pause)):
 		case <-ctx.Done():
 			return
 		}
-		pause = min(2*pause, longPause)
+		if r.pushedOut() {
+			r.settle(len(batch), err)
+			return
+		}
 	}
 }
 
-// refused notes a batch that will never be taken; it is said when the reason is new.
-func (r *Remote) refused(n int, err error) {
-	if last := r.Stats().Err; last == nil || last.Error() != err.Error() {
+// pushedOut says whether there is no room any more for what was taken from the queue, the oldest of all.
+func (r *Remote) pushedOut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.over
+}
+
+// refused notes a batch that will never be taken.
+func (r *Remote) refused(n int, err errRefused) {
+	if last, said := r.refusals[err.code]; !said || time.Since(last) >= sayAgain {
+		r.refusals[err.code] = time.Now()
 		r.o.Log.Error("remote write: samples are refused and dropped", "url", r.target, "samples", n, "err", err)
 	}
 	r.settle(n, err)
@@ -100,7 +119,10 @@ func (r *Remote) failing(err error) {
 }
 
 // errRefused is an answer that will be the same next time.
-type errRefused struct{ text string }
+type errRefused struct {
+	code int // of HTTP; 0 when nothing was sent
+	text string
+}
 
 func (e errRefused) Error() string { return e.text }
 
@@ -110,7 +132,7 @@ func (r *Remote) post(ctx context.Context, body []byte) (wait time.Duration, err
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(body))
 	if err != nil {
-		return 0, errRefused{"the request cannot be made"}
+		return 0, errRefused{text: "the request cannot be made"}
 	}
 	if err := r.setHeaders(req.Header); err != nil {
 		return 0, err
@@ -133,9 +155,9 @@ func (r *Remote) post(ctx context.Context, body []byte) (wait time.Duration, err
 	case code/100 == 2:
 		return 0, nil
 	case code/100 == 5 || code == http.StatusTooManyRequests:
-		return asked(res.Header.Get("Retry-After"), time.Now()), fmt.Errorf("the server answers %s: %s", res.Status, oneLine(text))
+		return asked(res.Header.Get("Retry-After"), time.Now()), errors.New(answer(res.Status, text))
 	}
-	return 0, errRefused{fmt.Sprintf("the server answers %s: %s", res.Status, oneLine(text))}
+	return 0, errRefused{res.StatusCode, answer(res.Status, text)}
 }
 
 func (r *Remote) setHeaders(h http.Header) error {
@@ -160,7 +182,7 @@ func asked(text string, now time.Time) time.Duration {
 		return 0
 	}
 	if n, err := strconv.Atoi(text); err == nil {
-		return min(max(time.Duration(n)*time.Second, 0), maxAsked)
+		return time.Duration(min(max(n, 0), int(maxAsked/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
 		return min(max(at.Sub(now), 0), maxAsked)
@@ -168,9 +190,13 @@ func asked(text string, now time.Time) time.Duration {
 	return 0
 }
 
-// oneLine makes the beginning of an answer fit for a log.
-func oneLine(text []byte) string {
-	return strings.Join(strings.Fields(strings.ToValidUTF8(string(text), "?")), " ")
+// answer tells what a server answers, with the beginning of its text on one line.
+func answer(status string, text []byte) string {
+	words := strings.Join(strings.Fields(strings.ToValidUTF8(string(text), "?")), " ")
+	if words == "" {
+		return "the server answers " + status
+	}
+	return "the server answers " + status + ": " + words
 }
 
 // encode makes the body of a request: a series once, its samples in order of time.

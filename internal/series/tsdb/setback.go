@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/prometheus/tsdb"
@@ -56,14 +57,36 @@ func (s *Store) splitAt(to int64) error {
 	if err != nil {
 		return err
 	}
+	var later, copied []string
+	damaged := make(map[string]error)
 	for _, b := range s.db.Blocks() {
-		if b.Meta().MaxTime > to {
-			if err := s.splitBlock(b, to, aside); err != nil {
-				return err
-			}
+		switch meta := b.Meta(); {
+		case meta.MaxTime <= to:
+			continue
+		case meta.MinTime >= to:
+			later = append(later, b.Dir())
+			continue
+		}
+		switch err := s.splitBlock(b, to, aside); {
+		case err == nil:
+			copied = append(copied, b.Dir())
+		case isFull(err):
+			return err
+		default: // tried again with each sample it would never be better
+			damaged[b.Dir()] = err
 		}
 	}
-	if err := s.reopen(blocksAfter(s.db.Blocks(), to)); err != nil {
+	err = s.reopen(func() error {
+		errs := []error{s.dropLog(), s.setAllAside(damaged)}
+		for _, dir := range later {
+			errs = append(errs, os.Rename(dir, filepath.Join(aside, filepath.Base(dir))))
+		}
+		for _, dir := range copied {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
 		return err
 	}
 	s.o.Log.Warn("the clock was set back: what was recorded with later times is set aside",
@@ -71,7 +94,8 @@ func (s *Store) splitAt(to int64) error {
 	return s.trimAside()
 }
 
-// splitBlock writes both parts of a block; the block itself stays.
+// splitBlock writes both parts of a block; the block itself stays. Of one that cannot
+// be read the first part may be there all the same, on a full disk neither is.
 func (s *Store) splitBlock(b *tsdb.Block, to int64, aside string) error {
 	// The ranges matter for planning merges only.
 	c, err := tsdb.NewLeveledCompactor(context.Background(), nil, s.log, []int64{blockRange}, chunkenc.NewPool(), nil)
@@ -79,36 +103,15 @@ func (s *Store) splitBlock(b *tsdb.Block, to int64, aside string) error {
 		return err
 	}
 	meta := b.Meta()
-	if meta.MinTime < to {
-		if _, err := c.Write(s.dir, b, meta.MinTime, to, nil); err != nil {
-			return err
-		}
-	}
-	_, err = c.Write(aside, b, max(meta.MinTime, to), meta.MaxTime, nil)
-	return err
-}
-
-// blocksAfter lists the directories of the blocks that were split.
-func blocksAfter(blocks []*tsdb.Block, to int64) (dirs []string) {
-	for _, b := range blocks {
-		if b.Meta().MaxTime > to {
-			dirs = append(dirs, b.Dir())
-		}
-	}
-	return dirs
-}
-
-// reopen closes the TSDB, whose memory is empty, removes blocks, and opens it.
-func (s *Store) reopen(without []string) error {
-	err := errors.Join(s.closeDB(), s.dropLog())
-	for _, dir := range without {
-		err = errors.Join(err, os.RemoveAll(dir))
-	}
-	if err == nil {
-		err = s.openDB()
-	}
+	first, err := c.Write(s.dir, b, meta.MinTime, to, nil)
 	if err != nil {
-		s.broken.Store(true)
+		return err
+	}
+	_, err = c.Write(aside, b, to, meta.MaxTime, nil)
+	if isFull(err) {
+		for _, id := range first {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, id.String())))
+		}
 	}
 	return err
 }

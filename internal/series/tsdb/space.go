@@ -37,6 +37,20 @@ func room(dir string) (free int64, err error) {
 	return free, nil
 }
 
+// roomToReplay gives an error that wraps ErrFull when dir may not hold what the TSDB writes
+// while it reads a log: its chunks, which take a third of the log, and with odd values as
+// much. Without the room it would end the process.
+func roomToReplay(dir, wal string) error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("disk of %s: %w", dir, err)
+	}
+	if free, need := int64(st.Bavail)*st.Bsize, size(wal); free < need {
+		return fmt.Errorf("%w: %s has %s free, and %s are needed to read the log", ErrFull, dir, megabytes(free), megabytes(need))
+	}
+	return nil
+}
+
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 // isFull says whether a write failed for lack of room.

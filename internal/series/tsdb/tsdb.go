@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -76,6 +77,8 @@ type Store struct {
 	write sync.Mutex // held by who appends, and by who wants nobody to
 	refs  map[series.Key]*ref
 	since int64 // samples since the keeper was called last
+	// toldMany: it was said that there are too many series, and there was no room since.
+	toldMany bool
 
 	mu     sync.RWMutex // db and past are there as long as it is held
 	db     *tsdb.DB     // nil when closed, and while it cannot be opened again
@@ -98,7 +101,7 @@ type Store struct {
 type Stats struct {
 	Series   uint64 // in memory now
 	Appended uint64 // samples kept
-	Dropped  uint64 // samples out of order, twice, too old, or of too many series
+	Dropped  uint64 // samples out of order, twice, too old, no numbers, or of too many series
 	Failed   uint64 // samples lost to errors: a full disk
 	Bytes    int64  // on disk, all files of the directory
 	Err      error  // of the last writing, nil when it went well
@@ -150,9 +153,18 @@ func newStore(dir string, o Options) *Store {
 	}
 }
 
+// walName is the directory of the TSDB's log.
+const walName = "wal"
+
 // openDB opens the TSDB. Nobody else uses the store meanwhile.
 func (s *Store) openDB() error {
 	if _, err := room(s.dir); err != nil {
+		return err
+	}
+	if err := s.removeDropped(); err != nil {
+		return err
+	}
+	if err := roomToReplay(s.dir, filepath.Join(s.dir, walName)); err != nil {
 		return err
 	}
 	if err := s.setAsideDamaged(); err != nil {

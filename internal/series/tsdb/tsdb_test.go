@@ -4,6 +4,9 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -285,5 +288,123 @@ func TestTicksAreLate(t *testing.T) {
 	}
 	if got := times(series.Log); got[2] != 20_007 {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestAppendWaitsForNoReader appends while somebody reads, and does not end.
+func TestAppendWaitsForNoReader(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	put(t, s, series.Sample{Key: rss("a"), At: start, Value: 1})
+	s.mu.RLock()
+	done := make(chan error)
+	go func() { done <- s.Append([]series.Sample{{Key: rss("a"), At: start + tick, Value: 2}}) }()
+	select {
+	case err := <-done:
+		s.mu.RUnlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		s.mu.RUnlock()
+		t.Fatal("samples wait for a reader", <-done)
+	}
+}
+
+// TestAppendBesideOthers appends a day, faster than any clock, while the keeper compacts and
+// others read. Nothing is lost or comes twice.
+func TestAppendBesideOthers(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), Options{})
+	turns := make(chan struct{}, 8)
+	var others sync.WaitGroup
+	for _, do := range []func(){
+		func() { s.callKeeper() },
+		func() { _, _ = s.Select(context.Background(), Match{Service: "1"}, start, start+day) },
+		func() {
+			_ = s.QueryRange(context.Background(), `sum(stanch_process_resident_memory_bytes)`, time.UnixMilli(start), time.UnixMilli(start+day), time.Hour)
+		},
+		func() { s.Forget([]series.Key{rss("3")}); _ = s.Stats() },
+	} {
+		others.Go(func() {
+			for range turns {
+				do()
+			}
+		})
+	}
+	const ticks = 1440
+	for i := range int64(ticks) {
+		var list []series.Sample
+		for n := range int64(10) {
+			list = append(list, series.Sample{Key: rss(strconv.FormatInt(n, 10)), At: start + i*60_000, Value: float64(i + n)})
+		}
+		put(t, s, list...)
+		select {
+		case turns <- struct{}{}:
+		default:
+		}
+	}
+	close(turns)
+	others.Wait()
+	got := all(t, s, Match{})
+	if len(got) != 10 {
+		t.Fatalf("%d series", len(got))
+	}
+	for n, one := range got {
+		if len(one.Points) != ticks {
+			t.Fatalf("%d points of series %d, want %d", len(one.Points), n, ticks)
+		}
+		for i, p := range one.Points {
+			if p != (series.Point{At: start + int64(i)*60_000, Value: float64(i + n)}) {
+				t.Fatalf("point %d of series %d is %+v", i, n, p)
+			}
+		}
+	}
+}
+
+// TestNoNumbers drops what no chart and no JSON could show.
+func TestNoNumbers(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	stale := math.Float64frombits(0x7ff0000000000002) // Prometheus' sign that a series ended
+	for i, v := range []float64{math.NaN(), 3, math.Inf(1), stale, 1, math.Inf(-1), 9, 2} {
+		put(t, s, series.Sample{Key: rss("a"), At: start + int64(i)*1000, Value: v})
+	}
+	var values []float64
+	for _, p := range all(t, s, Match{Step: 60_000})[0].Points {
+		values = append(values, p.Value)
+	}
+	if d := cmp.Diff([]float64{3, 1, 9, 2}, values); d != "" || s.Stats().Dropped != 4 {
+		t.Error(d, s.Stats())
+	}
+}
+
+// TestTooManySeriesAreSaid says once that there are too many, with the first that was dropped.
+func TestTooManySeriesAreSaid(t *testing.T) {
+	log, said := hear()
+	s := open(t, t.TempDir(), Options{MaxSeries: 2, Log: log})
+	for i := range int64(3) {
+		for n := range 5 {
+			put(t, s, series.Sample{Key: rss(strconv.Itoa(n)), At: start + i*tick, Value: 1})
+		}
+	}
+	if text := said(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "too many series") || !strings.Contains(text, "service=2") {
+		t.Error(text)
+	}
+}
+
+// TestFullOfSeriesGoesOn starts again, or forgets, where there are as many series as may be: those that are
+// there already go on.
+func TestFullOfSeriesGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{MaxSeries: 2})
+	put(t, s, series.Sample{Key: rss("a"), At: start, Value: 1}, series.Sample{Key: rss("b"), At: start, Value: 1})
+	s.Forget([]series.Key{rss("b")})
+	put(t, s, series.Sample{Key: rss("b"), At: start + tick, Value: 1})
+	s.stopForTest(t)
+	s = open(t, dir, Options{MaxSeries: 2})
+	put(t, s,
+		series.Sample{Key: rss("a"), At: start + 2*tick, Value: 1}, series.Sample{Key: rss("b"), At: start + 2*tick, Value: 1},
+		series.Sample{Key: rss("c"), At: start + 2*tick, Value: 1})
+	if got := points(t, s, 1); got != 5 || s.Stats().Dropped != 1 {
+		t.Errorf("%d points: %+v", got, s.Stats())
 	}
 }
