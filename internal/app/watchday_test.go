@@ -151,6 +151,7 @@ func TestWatchDay(t *testing.T) {
 	)
 	noise := func(i int) int { return int(20 * math.Sin(float64(i)*1.7) * math.Sin(float64(i)*0.3)) }
 	var early footprint
+	var born time.Duration // of the one that is restarted
 	for i := range ticks {
 		switch i {
 		case 5 * 360:
@@ -166,8 +167,11 @@ func TestWatchDay(t *testing.T) {
 		d.set(102, time.Minute, "healthy", 8000+noise(i))
 		d.set(103, time.Minute, "cache", 2000+int(9000*(1-math.Exp(-float64(i)/700)))+noise(i))
 		d.set(104, time.Minute, "gc", 4000+(i%90)*30)
-		if i%nanny >= 3 { // it takes half a minute until the next one is there
-			d.set(105, time.Hour+time.Duration(i/nanny)*30*time.Minute, "nannied", 1000+(i%nanny)*40)
+		if i%nanny == 3 { // it takes half a minute until the next one is there
+			born = d.now.Boot
+		}
+		if i%nanny >= 3 {
+			d.set(105, born, "nannied", 1000+(i%nanny)*40)
 		} else if err := os.RemoveAll(filepath.Join(d.dir, "105")); err != nil {
 			t.Fatal(err)
 		}

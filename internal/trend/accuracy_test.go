@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"stanch/internal/series"
 	"stanch/internal/trend/accuracy"
 	"stanch/internal/trend/corpus"
 )
@@ -78,4 +79,53 @@ func TestCorpusIsReproducible(t *testing.T) {
 			t.Errorf("%s: written and read it is %v, %v", f.Name, back, err)
 		}
 	}
+}
+
+// TestThinnedAlike holds that what the store gives of a long window, the first,
+// the lowest, the highest and the last point of each minute, is judged as all
+// its points are.
+func TestThinnedAlike(t *testing.T) {
+	traces, other := 0, 0
+	for _, job := range accuracy.Jobs(corpus.Shapes[6:7], testSeeds[:1]) {
+		whole := job()
+		if whole == nil {
+			continue
+		}
+		thin := *whole
+		thin.Series = nil
+		for _, s := range whole.Series {
+			thin.Series = append(thin.Series, thinned(s))
+		}
+		if len(thin.Series[0].Points) > 3*len(whole.Series[0].Points)/4 {
+			t.Errorf("%s: %d points of %d are left", thin.Name, len(thin.Series[0].Points), len(whole.Series[0].Points))
+		}
+		traces++
+		if a, b := accuracy.Judge(whole), accuracy.Judge(&thin); a.Positive != b.Positive {
+			other++
+			t.Logf("%s: %s, thinned %s", thin.Name, a.Trend.Verdict, b.Trend.Verdict)
+		}
+	}
+	if traces < 50 || other > 1 {
+		t.Errorf("%d of %d traces are judged otherwise when they are thinned", other, traces)
+	}
+}
+
+// thinned is what the store gives of a series with a step of a minute.
+func thinned(s series.Series) series.Series {
+	out := series.Series{Key: s.Key}
+	for rest := s.Points; len(rest) > 0; {
+		n := 1
+		low, high := rest[0], rest[0]
+		for ; n < len(rest) && rest[n].At/60_000 == rest[0].At/60_000; n++ {
+			if rest[n].Value < low.Value {
+				low = rest[n]
+			}
+			if rest[n].Value > high.Value {
+				high = rest[n]
+			}
+		}
+		out.Points = append(out.Points, series.Clean([]series.Point{rest[0], low, high, rest[n-1]})...)
+		rest = rest[n:]
+	}
+	return out
 }

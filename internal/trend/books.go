@@ -1,7 +1,10 @@
 package trend
 
 import (
+	"cmp"
+	"math"
 	"slices"
+	"sort"
 
 	"stanch/internal/series"
 )
@@ -12,14 +15,40 @@ type books struct {
 	series  map[series.Key]series.Series // of the service, without its name
 	host    map[series.Key]series.Series
 	workers []string // of processes, and "" for cgroup and host
-	lost    []lost   // time that the clock tells and nothing could happen in
+	lost    []lost   // time that the clock tells and nothing could happen in, in order
+	sums    []int64  // of lost[:i], ms
+	back    int64    // by how much the clock was set back at most, ms
 }
 
 // lost is time to be taken from all later points: the host slept, or its
-// clock was set.
+// clock was set. Where the clock was set back it is below zero.
 type lost struct {
 	at int64
 	ms int64
+}
+
+// before is the part of it that lies before a time. Points cannot go back with
+// a clock that is set back: they go on at half the pace until it has caught up,
+// so what is missing is missing little by little.
+func (l lost) before(at int64) int64 {
+	switch {
+	case at < l.at:
+		return 0
+	case l.ms < 0:
+		return max(l.ms, l.at-at)
+	}
+	return l.ms
+}
+
+// restore puts it back into a time from which it was taken.
+func (l lost) restore(awake int64) int64 {
+	switch {
+	case l.ms >= 0 && awake+l.ms >= l.at:
+		return awake + l.ms
+	case l.ms < 0 && awake >= l.at:
+		return max(awake+l.ms, l.at+(awake-l.at)/2)
+	}
+	return awake
 }
 
 func newBooks(h *History) *books {
@@ -34,17 +63,21 @@ func newBooks(h *History) *books {
 			b.lost = append(b.lost, lost{p.At, int64(p.Value * 1000)})
 		}
 	}
-	slices.SortFunc(b.lost, func(x, y lost) int { return int(x.at - y.at) })
+	slices.SortFunc(b.lost, func(x, y lost) int { return cmp.Compare(x.at, y.at) })
+	b.sums = make([]int64, len(b.lost)+1)
+	for i, l := range b.lost {
+		b.sums[i+1] = b.sums[i] + l.ms
+		b.back = max(b.back, -l.ms)
+	}
 	for _, s := range h.Series {
 		s.Points = series.Clean(s.Points)
 		s = s.Between(h.From, h.To)
 		s.Key.Service = "" // there is one
 		b.series[s.Key] = s
-		if !slices.Contains(b.workers, s.Key.Worker) {
-			b.workers = append(b.workers, s.Key.Worker)
-		}
+		b.workers = append(b.workers, s.Key.Worker)
 	}
 	slices.Sort(b.workers)
+	b.workers = slices.Compact(b.workers)
 	return b
 }
 
@@ -66,11 +99,10 @@ func (b *books) awake(points []series.Point) []series.Point {
 }
 
 func (b *books) awakeAt(at int64) int64 {
-	moved := at
-	for _, l := range b.lost {
-		if at >= l.at {
-			moved -= l.ms
-		}
+	k := sort.Search(len(b.lost), func(i int) bool { return b.lost[i].at > at })
+	moved := at - b.sums[k]
+	for k--; k >= 0 && b.lost[k].at+b.back > at; k-- { // it may not have caught up yet
+		moved += b.lost[k].ms - b.lost[k].before(at)
 	}
 	return moved
 }
@@ -79,9 +111,7 @@ func (b *books) awakeAt(at int64) int64 {
 func (b *books) clock(awake int64) int64 {
 	at := awake
 	for _, l := range b.lost {
-		if at+l.ms >= l.at {
-			at += l.ms
-		}
+		at = l.restore(at)
 	}
 	return at
 }
@@ -115,20 +145,21 @@ func (b *books) resource(r *resource, worker string) ([]series.Point, series.Met
 	return nil, ""
 }
 
-// sum adds what a slower series said last to each point of a.
+// sum adds a slower series to each point of a: the greater of what it said
+// last and what it says next. What went to swap is missing from memory at once,
+// and must not be missing from the sum until swap is said again.
 func sum(a, slow []series.Point) []series.Point {
 	used := slices.ContainsFunc(slow, func(p series.Point) bool { return p.Value > 0 })
 	if !used {
 		return a
 	}
 	out := slices.Clone(a)
-	k, last := 0, 0.0
+	next := 0
 	for i := range out {
-		for k < len(slow) && slow[k].At <= out[i].At {
-			last = slow[k].Value
-			k++
+		for next < len(slow) && slow[next].At <= out[i].At {
+			next++
 		}
-		out[i].Value += last
+		out[i].Value += max(slow[max(next-1, 0)].Value, slow[min(next, len(slow)-1)].Value)
 	}
 	return out
 }
@@ -145,11 +176,37 @@ func (b *books) births(worker string) []int64 {
 		for i := 1; i < len(ps); i++ {
 			// Start times are computed from ticks since boot and shift by a
 			// little when the clock is set.
-			if d := ps[i].Value - ps[i-1].Value; m == series.PID && d != 0 || d > 1.5 || d < -1.5 {
-				out = append(out, ps[i].At)
+			d := ps[i].Value - ps[i-1].Value
+			if d == 0 || m == series.Started && (math.Abs(d) <= 1.5 || b.goesOn(worker, ps[i-1].At, ps[i])) {
+				continue
 			}
+			out = append(out, ps[i].At)
 		}
 		return out
 	}
 	return nil
+}
+
+// goesOn tells that the process which is said to have started is the one that
+// the worker was at an earlier time: it started before that, has its PID, and
+// has used more CPU time. A start time is computed by the clock as it is when
+// the process is seen first, so a watch that begins anew after the clock was
+// set says another one.
+func (b *books) goesOn(worker string, before int64, started series.Point) bool {
+	if started.Value*1000 >= float64(before-b.back) { // points may be ahead of the clock by that
+		return false
+	}
+	pid, pidLater, known := around(b.find(series.PID, worker), before, started.At)
+	used, usedLater, measured := around(b.find(series.CPU, worker), before, started.At)
+	return known && measured && pid == pidLater && used < usedLater
+}
+
+// around gives the last value until from and the first one at or after to.
+func around(ps []series.Point, from, to int64) (before, after float64, ok bool) {
+	i := sort.Search(len(ps), func(i int) bool { return ps[i].At > from })
+	k := sort.Search(len(ps), func(i int) bool { return ps[i].At >= to })
+	if i == 0 || k == len(ps) {
+		return 0, 0, false
+	}
+	return ps[i-1].Value, ps[k].Value, true
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"stanch/internal/leak"
@@ -120,13 +121,17 @@ func title(s *leak.ReportService, t *leak.ReportTrend) string {
 	if len(s.Workers) > 1 && t.PID > 0 {
 		of += "[" + strconv.Itoa(t.PID) + "]"
 	}
+	grows := "grows"
+	if strings.HasSuffix(t.Resource, "s") {
+		grows = "grow" // descriptors, threads, tasks
+	}
 	switch t.Verdict {
 	case leak.VerdictStepping:
-		return of + " grows by steps"
+		return of + " " + grows + " by steps"
 	case leak.VerdictWithLoad:
-		return fmt.Sprintf("%s grows with each %s", of, cmp.Or(t.Unit, "unit of load"))
+		return fmt.Sprintf("%s %s with each %s", of, grows, cmp.Or(t.Unit, "unit of load"))
 	}
-	return of + " grows steadily"
+	return of + " " + grows + " steadily"
 }
 
 // advice says what to run next.

@@ -101,6 +101,9 @@ func (p *Pass) climbs() bool {
 // doubt says why growth that was seen is not believed.
 func (p *Pass) doubt(r rise) string {
 	rose := fmt.Sprintf("rose by %s in %s", p.amount(r.grew), p.spanWords())
+	if p.unseen {
+		return rose + ", but most of it while nobody was watching: it may have come once"
+	}
 	if r.p < alpha/10 {
 		return rose + ", but not evenly enough to tell that it goes on"
 	}

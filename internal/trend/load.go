@@ -56,6 +56,7 @@ type workload struct {
 	rate  []float64 // per hour, in each window
 	done  []float64 // since the first window
 	idle  []float64 // hours without work since the first window
+	fresh bool      // the life began with the windows
 }
 
 // workload gives the work that explains the curve best: what is held at a
@@ -79,7 +80,7 @@ func (p *Pass) workload() *workload {
 		if w == nil {
 			continue
 		}
-		w.unit, w.scale = c.unit, c.scale
+		w.unit, w.scale, w.fresh = c.unit, c.scale, p.fresh
 		like := max(w.likeness(&p.curve), 1-squares(w.done, p.curve.mean)/max(squares(p.curve.x, p.curve.mean), 1e-9))
 		// The first that varies is taken, unless another explains much more.
 		if best == nil || like > closest+0.1 {
@@ -89,12 +90,17 @@ func (p *Pass) workload() *workload {
 	return best
 }
 
-// workOf reads a total at the windows' ends.
+// workOf reads a total at the windows' ends. What was counted before the first
+// window began is no work of these windows: another process may have done it.
 func workOf(total []series.Point, windows []series.Window) *workload {
 	n := len(windows)
 	w := &workload{rate: make([]float64, n), done: make([]float64, n), idle: make([]float64, n)}
 	k, sum, seen := 0, 0.0, 0.0
 	started := false
+	for k < len(total) && total[k].At <= windows[0].From {
+		seen, started = total[k].Value, true
+		k++
+	}
 	for i, win := range windows {
 		end := win.To
 		if i+1 < n {
@@ -105,9 +111,7 @@ func workOf(total []series.Point, windows []series.Window) *workload {
 			if started && total[k].Value > seen {
 				work += total[k].Value - seen
 			}
-			if !started || total[k].Value != seen {
-				seen, started = total[k].Value, true
-			}
+			seen, started = total[k].Value, true
 			k++
 		}
 		length := hours(end - win.From)
@@ -160,24 +164,29 @@ func (w *workload) varies() bool {
 // the load explains.
 func (w *workload) likeness(c *curve) float64 {
 	f, plain, ok := w.follow(c)
-	if !ok || plain == 0 || f.Coefficients[2] <= 0 {
+	if !ok || plain == 0 || f.Coefficients[0] <= 0 {
 		return 0
 	}
 	return 1 - f.Squares/plain
 }
 
 // follow fits the curve by a line and the load; plain are the squares left
-// by the line alone.
+// by the line alone. After a start it is a bent line: something fills then, and
+// a load that only rises or only falls as yet must not explain that away.
 func (w *workload) follow(c *curve) (f series.Fit, plain float64, ok bool) {
-	ones := make([]float64, c.n())
-	for i := range ones {
-		ones[i] = 1
+	ones, square := make([]float64, c.n()), make([]float64, c.n())
+	for i, x := range c.x {
+		ones[i], square[i] = 1, x*x
 	}
-	line, ok := series.FitColumns(c.mean, ones, c.x)
+	columns := [][]float64{ones, c.x}
+	if w.fresh {
+		columns = append(columns, square)
+	}
+	line, ok := series.FitColumns(c.mean, columns...)
 	if !ok {
 		return f, 0, false
 	}
-	f, ok = series.FitColumns(c.mean, ones, c.x, w.smooth(3))
+	f, ok = series.FitColumns(c.mean, append([][]float64{w.smooth(3)}, columns...)...)
 	return f, line.Squares, ok
 }
 
@@ -192,17 +201,17 @@ func follow(p *Pass) {
 		return
 	}
 	share := 1 - f.Squares/plain
-	t := f.Coefficients[2] / (f.Errors[2] * math.Sqrt(series.Inflation(series.Persistence(f.Residuals, true))))
+	t := f.Coefficients[0] / (f.Errors[0] * math.Sqrt(series.Inflation(series.Persistence(f.Residuals, true))))
 	if share < leastShare || t < followErrors {
 		return
 	}
 	level := w.smooth(3)
 	mean := series.Mean(level)
-	p.leveled += f.Coefficients[2] * (slices.Max(level) - slices.Min(level))
+	p.leveled += f.Coefficients[0] * (slices.Max(level) - slices.Min(level))
 	p.follows = true
 	for i := range c.low {
-		c.low[i] -= f.Coefficients[2] * (level[i] - mean)
-		c.mean[i] -= f.Coefficients[2] * (level[i] - mean)
+		c.low[i] -= f.Coefficients[0] * (level[i] - mean)
+		c.mean[i] -= f.Coefficients[0] * (level[i] - mean)
 	}
 	p.rhythm(fmt.Sprintf("follows the load up and down, which explains %.0f %% of what varies and is taken out", 100*share))
 }

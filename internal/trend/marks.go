@@ -1,7 +1,9 @@
 package trend
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -14,6 +16,8 @@ const (
 	gapTicks = 6
 	// leastGap is the shortest one: a tick may be late.
 	leastGap = 30 * time.Second
+	// leastTicks is how many points tell their usual distance.
+	leastTicks = 8
 )
 
 // marks are the moments that are not of one resource.
@@ -28,14 +32,25 @@ func (b *books) marks() []leak.ReportMark {
 		kind   string
 		words  string
 	}{{series.ClockJumps, leak.MarkClock, "the clock was set by %s"}, {series.Suspended, leak.MarkSleep, "the host was suspended for %s"}} {
-		for _, p := range b.host[series.Key{Metric: m.metric}].Points {
-			if p.At >= b.From && p.At <= b.To {
-				d := time.Duration(p.Value * float64(time.Second))
-				out = append(out, leak.ReportMark{At: at(p.At), Kind: m.kind, Size: p.Value, Text: fmt.Sprintf(m.words, since(d))})
-			}
+		for _, p := range largest(b.host[series.Key{Metric: m.metric}].Between(b.From, b.To).Points) {
+			d := time.Duration(p.Value * float64(time.Second))
+			out = append(out, leak.ReportMark{At: at(p.At), Kind: m.kind, Size: p.Value, Text: fmt.Sprintf(m.words, since(d))})
 		}
 	}
 	return append(out, b.gaps()...)
+}
+
+// largest are the points of the largest values, either way: a host whose clock
+// is set each minute is not to fill a report with that.
+func largest(ps []series.Point) []series.Point {
+	if len(ps) <= mostMarks {
+		return ps
+	}
+	ps = slices.Clone(ps)
+	slices.SortFunc(ps, func(a, b series.Point) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.Value), math.Abs(a.Value)), cmp.Compare(b.At, a.At))
+	})
+	return ps[:mostMarks]
 }
 
 func (b *books) restarts(worker string) (out []leak.ReportMark) {
@@ -65,22 +80,28 @@ func (b *books) kills() (out []leak.ReportMark) {
 	return out
 }
 
-// gaps are times in which no series of the service has a point, and the host
-// did not sleep.
+// gaps are times in which nobody looked, while something is known of the
+// service, and the host did not sleep. The host is looked at whenever anything
+// is: a service that has no points meanwhile was not running.
 func (b *books) gaps() (out []leak.ReportMark) {
-	var longest []series.Point
-	for _, s := range b.series {
-		if len(s.Points) > len(longest) || len(s.Points) == len(longest) && len(longest) > 0 && s.Points[0].At < longest[0].At {
-			longest = s.Points
-		}
+	own := longest(b.series)
+	ticks := longest(b.host)
+	if len(ticks) < leastTicks {
+		ticks = own
 	}
-	if len(longest) < 8 {
+	if len(ticks) < leastTicks || len(own) == 0 {
 		return nil
 	}
-	least := gapOf(longest)
-	for i := 1; i < len(longest); i++ {
-		from, to := longest[i-1].At, longest[i].At
-		if b.awakeAt(to)-b.awakeAt(from) < least {
+	first, last := own[0].At, own[len(own)-1].At
+	for _, s := range b.series {
+		if n := len(s.Points); n > 0 {
+			first, last = min(first, s.Points[0].At), max(last, s.Points[n-1].At)
+		}
+	}
+	least := gapOf(ticks)
+	for i := 1; i < len(ticks); i++ {
+		from, to := ticks[i-1].At, ticks[i].At
+		if from < first || to > last || b.awakeAt(to)-b.awakeAt(from) < least {
 			continue
 		}
 		d := time.Duration(to-from) * time.Millisecond
@@ -89,12 +110,30 @@ func (b *books) gaps() (out []leak.ReportMark) {
 	return out
 }
 
-// gapOf is how long two points are apart at least where nobody watched.
-func gapOf(ps []series.Point) int64 {
-	stride := max(1, len(ps)/1024)
-	var usual []float64
-	for i := 1; i < len(ps); i += stride {
-		usual = append(usual, float64(ps[i].At-ps[i-1].At))
+// longest gives the points of the series that has most of them, of equally
+// long ones those that begin first.
+func longest(of map[series.Key]series.Series) (points []series.Point) {
+	for _, s := range of {
+		if n := len(s.Points); n > len(points) || n > 0 && n == len(points) && s.Points[0].At < points[0].At {
+			points = s.Points
+		}
 	}
-	return max(gapTicks*int64(series.Median(usual)), leastGap.Milliseconds())
+	return points
+}
+
+// gapOf is how long two points are apart at least where nobody watched. Of long
+// windows the store gives the first, the last and the extremes of each minute,
+// of which some lie close together: then the long distances are usual, too.
+func gapOf(ps []series.Point) int64 {
+	ps = evenly(ps) // with the slower of two intervals nobody is away either
+	usual := make([]int64, 0, len(ps))
+	for i := 1; i < len(ps); i++ {
+		usual = append(usual, ps[i].At-ps[i-1].At)
+	}
+	slices.Sort(usual)
+	n := len(usual)
+	if n == 0 {
+		return leastGap.Milliseconds()
+	}
+	return max(gapTicks*usual[n/2], 2*usual[n*9/10], leastGap.Milliseconds())
 }

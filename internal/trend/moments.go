@@ -32,6 +32,46 @@ func (p *Pass) watched() (clock clockOf, gained float64) {
 	}, gained
 }
 
+// seenToGrow tells that what grew does so while somebody looks. What came while
+// nobody did may have come at once, and once: where a gap makes so much of the
+// growth that a single step of that size would be taken out, the rest must rise
+// beside a step at the gap, by more than noise does.
+func (p *Pass) seenToGrow(x []float64) bool {
+	c := &p.curve
+	least, most := int64(0), oneOf*p.grown()
+	ones := make([]float64, c.n())
+	for i := range ones {
+		ones[i] = 1
+	}
+	columns := [][]float64{ones, x}
+	for k := 1; k < c.n(); k++ {
+		if c.low[k]-c.low[k-1] < most {
+			continue
+		}
+		if least == 0 {
+			least = gapOf(p.judged())
+		}
+		if c.windows[k].From-c.windows[k-1].To < least {
+			continue
+		}
+		step := make([]float64, c.n())
+		for i := k; i < c.n(); i++ {
+			step[i] = 1
+		}
+		columns = append(columns, step)
+	}
+	if len(columns) == 2 {
+		return true
+	}
+	f, ok := series.FitColumns(c.low, columns...)
+	if !ok {
+		return false
+	}
+	inflation := series.Inflation(series.Persistence(f.Residuals, true))
+	p.unseen = f.Coefficients[1] < f.Errors[1]*math.Sqrt(contestMargin*inflation)
+	return !p.unseen
+}
+
 // rarer tells that steps come ever more seldom by a clock, or have not come
 // for long.
 func rarer(steps []series.Step, ps []series.Point, clock clockOf) bool {

@@ -20,7 +20,7 @@ var Monotone = &Detector{
 		// A load that was not measured may rise in the same way.
 		if !ok && p.load != nil && p.slowed() == 0 {
 			if r, ok = accelerating(p.curve.x, p.curve.low); ok {
-				ok = r.p < alpha/10 && r.grew >= p.resource.least && r.grew >= restOfSteps*p.leveled
+				ok = r.p < alpha/10 && r.grew >= p.resource.least && r.grew >= restOfSteps*p.leveled && p.seenToGrow(p.curve.x)
 			}
 		}
 		if !ok || !p.above(r) {
@@ -56,7 +56,7 @@ func (p *Pass) along(x []float64) (r rise, ok bool) {
 	if r.p > limit || r.slope <= 0 || r.grew < p.resource.least || r.grew < restOfSteps*p.leveled {
 		return r, false
 	}
-	return r, p.goesOn(x)
+	return r, p.goesOn(x) && p.seenToGrow(x)
 }
 
 // goesOn tells that growth does not slow down towards the end.

@@ -36,6 +36,7 @@ type Pass struct {
 	best     rise      // the growth that is most certain
 	steps    []series.Step
 	seldom   bool    // its steps come ever more seldom
+	unseen   bool    // it may have grown only while nobody looked
 	leveled  float64 // what steps that were taken out add up to
 	detector *Detector
 	follows  bool // the load was taken out
@@ -126,7 +127,7 @@ func (p *Pass) young() bool {
 }
 
 func reduce(ps []series.Point) curve {
-	ws := series.Windows(ps, fine)
+	ws := series.Windows(evenly(ps), fine)
 	c := curve{windows: ws, x: make([]float64, len(ws)), low: make([]float64, len(ws)), mean: make([]float64, len(ws))}
 	for i, w := range ws {
 		c.x[i] = hours(w.LowAt - ws[0].From)

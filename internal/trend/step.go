@@ -1,8 +1,10 @@
 package trend
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"time"
 
@@ -28,7 +30,7 @@ const (
 	// oneOf is the part of the growth that a single step makes at least which
 	// is not taken for growth.
 	oneOf = 0.3
-	// mostMarks is how many steps are marked: the largest.
+	// mostMarks is how many moments of one kind are marked: the largest.
 	mostMarks = 200
 )
 
@@ -238,23 +240,14 @@ func (p *Pass) grown() float64 {
 	return last - first
 }
 
-// mark makes marks of the largest steps.
+// mark makes marks of the largest steps, of equal ones the newest.
 func (p *Pass) mark(steps []series.Step) {
-	least := 0.0
-	if len(steps) > mostMarks {
-		sizes := make([]float64, len(steps))
-		for i, s := range steps {
-			sizes[i] = s.Size
-		}
-		series.Median(sizes) // puts them in order
-		least = sizes[len(sizes)-mostMarks]
-	}
-	for _, s := range steps {
-		if s.Size >= least {
-			p.marks = append(p.marks, leak.ReportMark{
-				At: p.time(s.At), Kind: leak.MarkStep, Metric: p.trend.Metric, Worker: p.worker, Size: s.Size,
-				Text: p.resource.name + " rose by " + p.amount(s.Size) + " at once",
-			})
-		}
+	largest := slices.Clone(steps)
+	slices.SortFunc(largest, func(a, b series.Step) int { return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(b.At, a.At)) })
+	for _, s := range largest[:min(len(largest), mostMarks)] {
+		p.marks = append(p.marks, leak.ReportMark{
+			At: p.time(s.At), Kind: leak.MarkStep, Metric: p.trend.Metric, Worker: p.worker, Size: s.Size,
+			Text: p.resource.name + " rose by " + p.amount(s.Size) + " at once",
+		})
 	}
 }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,21 +25,33 @@ func main() {
 }
 
 func run(args []string) error {
-	number := func(i int, otherwise uint64) uint64 {
-		if i < len(args) {
-			if n, err := strconv.ParseUint(args[i], 10, 32); err == nil {
-				return n
-			}
-		}
-		return otherwise
-	}
 	switch {
-	case len(args) > 1 && args[0] == "write":
-		return write(args[1], number(2, 1))
-	case len(args) > 0 && args[0] == "accuracy":
-		return measure(number(1, 9), number(2, 1))
+	case (len(args) == 2 || len(args) == 3) && args[0] == "write":
+		seeds, err := numbers(args[2:], 1)
+		if err != nil {
+			return err
+		}
+		return write(args[1], seeds[0])
+	case len(args) > 0 && len(args) < 4 && args[0] == "accuracy":
+		n, err := numbers(args[1:], 9, 1)
+		if err != nil {
+			return err
+		}
+		return measure(n[0], n[1])
 	}
-	return fmt.Errorf("usage: series write DIR [SEED] | series accuracy [SEEDS [FIRST]]")
+	return errors.New("usage: series write DIR [SEED] | series accuracy [SEEDS [FIRST]]")
+}
+
+// numbers reads the arguments; those that are missing are as given.
+func numbers(args []string, otherwise ...uint64) ([]uint64, error) {
+	for i, arg := range args {
+		n, err := strconv.ParseUint(arg, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		otherwise[i] = n
+	}
+	return otherwise, nil
 }
 
 // measure prints the tables, of so many seeds for each family and shape.
@@ -47,18 +60,23 @@ func measure(seeds, first uint64) error {
 	for i := range seeds {
 		all = append(all, first+i)
 	}
-	jobs := accuracy.Jobs(corpus.Shapes, all)
 	recorded, err := accuracy.Recorded(filepath.Join("testdata", "series", "real"))
 	if err != nil {
 		return err
 	}
-	outs := append(accuracy.Run(jobs), recorded...)
+	if len(recorded) == 0 {
+		return errors.New("no recordings in testdata/series/real: run this in the root of the repository")
+	}
+	outs := append(accuracy.Run(accuracy.Jobs(corpus.Shapes, all)), recorded...)
 	accuracy.Print(os.Stdout, outs)
 	return nil
 }
 
 // write makes a file of each trace, in the form of the recordings.
 func write(dir string, seed uint64) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	for _, f := range corpus.Families() {
 		for _, s := range corpus.Shapes {
 			t := corpus.Make(f, s, 6, seed)
@@ -66,9 +84,6 @@ func write(dir string, seed uint64) error {
 				continue
 			}
 			name := filepath.Join(dir, strings.ReplaceAll(t.Name, "/", "-")+".txt")
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
 			if err := os.WriteFile(name, corpus.Text(t), 0o644); err != nil {
 				return err
 			}

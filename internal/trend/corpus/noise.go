@@ -52,8 +52,8 @@ func (d *draft) anyLoad() []float64 {
 	return load
 }
 
-// daily is the period of the day in points, of windows of two days and more,
-// and else one that fits the window at least twice.
+// rhythm is a period in points: mostly the day, of windows of two days and more,
+// and else one that fits the window 2.2 times at least.
 func (d *draft) rhythm() float64 {
 	if d.Window >= 48*time.Hour && d.chance(0.7) {
 		return float64(24 * time.Hour / d.Interval)
