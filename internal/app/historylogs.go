@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -55,7 +56,9 @@ func (h *historian) correlate(ctx context.Context, s *leak.ReportService) error 
 	if err != nil {
 		return err
 	}
-	s.Logs = logs.Rank(templates, times, logs.RankOptions{From: s.From.UnixMilli(), To: h.to, Sample: sample, Gaps: gaps(s.Marks)})
+	// Before the first line nobody followed a log, so no step then lacks one.
+	from := max(s.From.UnixMilli(), firstLine(templates))
+	s.Logs = logs.Rank(templates, times, logs.RankOptions{From: from, To: h.to, Sample: sample, Gaps: gaps(s.Marks)})
 	if len(s.Logs) == 0 {
 		return nil
 	}
@@ -83,7 +86,7 @@ func gaps(marks []leak.ReportMark) []logs.Gap {
 func (h *historian) templates(ctx context.Context, service string) ([]series.Series, error) {
 	if !h.logsRead {
 		var err error
-		if h.logs, err = h.past.Select(ctx, tsdb.Match{Host: true, Metrics: []series.Metric{series.Log}}, h.from, h.to); err != nil {
+		if h.logs, err = h.readLogs(ctx, tsdb.Match{Host: true}); err != nil {
 			return nil, err
 		}
 		h.logsRead = true
@@ -91,11 +94,85 @@ func (h *historian) templates(ctx context.Context, service string) ([]series.Ser
 	if service == hostName {
 		return logs.Fold(h.logs), nil
 	}
-	own, err := h.past.Select(ctx, tsdb.Match{Service: service, Metrics: []series.Metric{series.Log}}, h.from, h.to)
+	own, err := h.readLogs(ctx, tsdb.Match{Service: service})
 	if err != nil {
 		return nil, err
 	}
 	return logs.Fold(append(slices.Clone(h.logs), own...)), nil
+}
+
+// How logs are read: a template that is written all the time has ten points a
+// second, six million in a week.
+const (
+	logPiece   = 2 * 3600_000 // ms that are read at once
+	mostPieces = 1000
+	logStretch = int64(logs.Window / time.Millisecond)
+)
+
+// readLogs reads log templates piece by piece. Of one with many lines in a
+// piece, those between the first and the last of each stretch are counted with
+// the last: what lies before a step is the same.
+func (h *historian) readLogs(ctx context.Context, m tsdb.Match) ([]series.Series, error) {
+	m.Metrics = []series.Metric{series.Log}
+	m.Step = max(1, h.to-h.from) // the first and the last points alone
+	ends, err := h.past.Select(ctx, m, h.from, h.to)
+	if err != nil || len(ends) == 0 {
+		return nil, err
+	}
+	m.Step = 0
+	begin := firstLine(ends)
+	long := max(logPiece, (h.to-begin)/mostPieces)
+	var all []series.Series
+	place := map[series.Key]int{}
+	for from := begin; from <= h.to; from += long {
+		piece, err := h.past.Select(ctx, m, from, min(from+long-1, h.to))
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range piece {
+			i, ok := place[s.Key]
+			if !ok {
+				i = len(all)
+				place[s.Key] = i
+				all = append(all, series.Series{Key: s.Key})
+			}
+			if int64(len(s.Points)) > 2*long/logStretch {
+				s.Points = thinned(s.Points)
+			}
+			all[i].Points = append(all[i].Points, s.Points...)
+		}
+	}
+	return all, nil
+}
+
+// thinned keeps the first and the last point of each stretch, and the sum.
+func thinned(points []series.Point) []series.Point {
+	var kept []series.Point
+	last, in := int64(-1), 0 // the stretch of the last points, and how many of it are kept
+	for _, p := range points {
+		if at := p.At / logStretch; at != last {
+			last, in = at, 0
+		}
+		if in == 2 {
+			n := len(kept) - 1
+			kept[n] = series.Point{At: p.At, Value: kept[n].Value + p.Value}
+			continue
+		}
+		kept = append(kept, p)
+		in++
+	}
+	return kept
+}
+
+// firstLine is when the first line of all was written.
+func firstLine(templates []series.Series) int64 {
+	first := int64(math.MaxInt64)
+	for _, t := range templates {
+		if len(t.Points) > 0 {
+			first = min(first, t.Points[0].At)
+		}
+	}
+	return first
 }
 
 // sample is the usual time between two samples of a service at the end of the

@@ -10,8 +10,10 @@ func overall(covered []span, steps []int64, before int, o RankOptions) float64 {
 	return tail(windows, min(with, windows), len(steps), before)
 }
 
-// nearby is how many windows on each side of a step it is compared with.
-const nearby = 8
+// nearby is how many windows on each side of a step it is compared with: of 25 s
+// each with the default sample. With more, what a program does for ten minutes
+// at a time looks like a cause; with fewer, four steps would tell nothing.
+const nearby = 4
 
 // local is the same chance, when steps and lines come in the same minutes but
 // have no more to do with one another than that: a program at work writes

@@ -2,44 +2,88 @@ package logs
 
 import (
 	"slices"
+	"strings"
 
 	"stanch/internal/series"
 )
 
 // Fold adds the series of templates that a more general one covers to it: what
 // was seen before a word turned out to be variable, and what is left of it in
-// a store. Series of one template, of several logs or workers, become one.
+// a store. Series of one template, of several logs or workers, become one. The
+// given series are not changed.
 func Fold(templates []series.Series) []series.Series {
-	type group struct {
-		words  []string
-		series series.Series
-		parts  int
+	order := make([]*folded, 0, len(templates))
+	for _, s := range templates {
+		if words := split(s.Key.Part); len(words) > 0 {
+			order = append(order, &folded{words: words, general: generality(words), series: s, parts: 1})
+		}
 	}
-	var groups []*group
-	order := slices.Clone(templates)
-	slices.SortStableFunc(order, func(a, b series.Series) int { return generality(split(b.Key.Part)) - generality(split(a.Key.Part)) })
-	for _, s := range order {
-		words := split(s.Key.Part)
-		if len(words) == 0 {
+	slices.SortStableFunc(order, func(a, b *folded) int { return b.general - a.general })
+	// Of tens of thousands few begin alike.
+	alike := map[beginning][]*folded{}
+	var kept []*folded
+	for _, f := range order {
+		own := f.begins()
+		g := covering(alike[own], f)
+		if other := covering(alike[beginning{own.words, wildcard}], f); g == nil || other != nil && other.place < g.place {
+			g = other
+		}
+		if g != nil {
+			g.add(f.series.Points)
 			continue
 		}
-		i := slices.IndexFunc(groups, func(g *group) bool { return covers(g.words, words) })
-		if i < 0 {
-			groups = append(groups, &group{words, s, 1})
-			continue
-		}
-		g := groups[i]
-		g.series.Points = slices.Concat(g.series.Points, s.Points)
-		g.parts++
+		f.place = len(kept)
+		kept = append(kept, f)
+		alike[own] = append(alike[own], f)
 	}
-	folded := make([]series.Series, 0, len(groups))
-	for _, g := range groups {
-		if g.parts > 1 {
-			g.series.Points = inOrder(g.series.Points)
+	list := make([]series.Series, 0, len(kept))
+	for _, f := range kept {
+		if f.parts > 1 {
+			f.series.Points = inOrder(f.series.Points)
 		}
-		folded = append(folded, g.series)
+		list = append(list, f.series)
 	}
-	return folded
+	return list
+}
+
+// folded is a series with those that were added to it.
+type folded struct {
+	words   []string
+	general int
+	series  series.Series
+	parts   int
+	place   int // among those that are kept
+}
+
+func (f *folded) add(points []series.Point) {
+	if f.parts == 1 {
+		f.series.Points = slices.Clone(f.series.Points)
+	}
+	f.series.Points = append(f.series.Points, points...)
+	f.parts++
+}
+
+// beginning is what templates have in common if one may cover the other: the
+// number of words and the first one, of which k=* covers all that begin with k;
+// or * instead of it.
+type beginning struct {
+	words int
+	first string
+}
+
+func (f *folded) begins() beginning {
+	first, _, _ := strings.Cut(f.words[0], "=")
+	return beginning{len(f.words), first}
+}
+
+// covering finds the one of the list that covers another.
+func covering(list []*folded, f *folded) *folded {
+	for _, g := range list {
+		if (g.general > 0 || len(g.series.Key.Part) == len(f.series.Key.Part)) && covers(g.words, f.words) {
+			return g
+		}
+	}
+	return nil
 }
 
 // inOrder sorts points and adds up those of one time.

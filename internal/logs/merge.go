@@ -30,20 +30,28 @@ var levels = map[string]bool{
 // shown enough values, and makes one of them. It returns nil when there are
 // none.
 func (t *Templates) merge(words []string) *kind {
+	if len(words) == 1 {
+		return nil
+	}
 	group := t.byWords[len(words)]
 	most := max(1, len(words)/3)
+	tried := map[places]bool{} // templates that differ at the same places are looked at together
 	for _, k := range group {
-		places := differ(k.words, words, most)
-		if places == nil || len(words) == 1 {
+		at := differ(k.words, words, most)
+		if at == 0 || tried[at] {
+			continue
+		}
+		tried[at] = true
+		if at.has(words, func(i int) bool { return needed(words[i], i) == valuesNever }) {
 			continue
 		}
 		alike := []*kind{}
 		for _, other := range group {
-			if sameBut(other.words, words, places) {
+			if sameBut(other.words, words, at) {
 				alike = append(alike, other)
 			}
 		}
-		if !varies(alike, words, places) {
+		if !varies(alike, words, at) {
 			continue
 		}
 		if general := generalize(alike, words); says(general) {
@@ -53,30 +61,39 @@ func (t *Templates) merge(words []string) *kind {
 	return nil
 }
 
-// differ lists the places where a template does not cover the words, nil when
+// places are some words of a line, by their bits: a line has maxTokens words
+// and one at most.
+type places uint32
+
+// has tells whether something is so at one of the places.
+func (p places) has(words []string, is func(i int) bool) bool {
+	for i := range words {
+		if p&(1<<i) != 0 && is(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// differ gives the places where a template does not cover the words, none when
 // they are more than most.
-func differ(template, words []string, most int) []int {
-	var places []int
+func differ(template, words []string, most int) (at places) {
 	for i, w := range template {
 		if stands(w, words[i]) {
 			continue
 		}
-		if len(places) == most {
-			return nil
+		if most--; most < 0 {
+			return 0
 		}
-		places = append(places, i)
+		at |= 1 << i
 	}
-	return places
+	return at
 }
 
 // sameBut tells whether a template covers the words at all places but those.
-func sameBut(template, words []string, places []int) bool {
+func sameBut(template, words []string, at places) bool {
 	for i, w := range template {
-		if len(places) > 0 && places[0] == i {
-			places = places[1:]
-			continue
-		}
-		if !stands(w, words[i]) {
+		if at&(1<<i) == 0 && !stands(w, words[i]) {
 			return false
 		}
 	}
@@ -84,21 +101,16 @@ func sameBut(template, words []string, places []int) bool {
 }
 
 // varies tells whether each of the places has shown enough different values.
-func varies(alike []*kind, words []string, places []int) bool {
-	for _, i := range places {
+func varies(alike []*kind, words []string, at places) bool {
+	return !at.has(words, func(i int) bool {
 		need := needed(words[i], i)
 		values := map[string]bool{words[i]: true}
 		for _, k := range alike {
 			values[k.words[i]] = true
-			if n := needed(k.words[i], i); n > need {
-				need = n
-			}
+			need = max(need, needed(k.words[i], i))
 		}
-		if len(values) < need || len(words) == 2 && len(values) < valuesOfWord {
-			return false
-		}
-	}
-	return true
+		return len(values) < need || len(words) == 2 && len(values) < valuesOfWord
+	})
 }
 
 // needed is how many values such a word must have shown to be variable.

@@ -9,7 +9,8 @@ import (
 
 // Options of Templates. The zero value is of use.
 type Options struct {
-	Max int // templates at most, 200 when zero
+	Max  int                      // templates at most, 200 when zero
+	Mask func(text string) string // hides the secrets of a line; nil when it has none
 }
 
 // What is kept of templates, whatever comes.
@@ -30,8 +31,10 @@ const (
 // use it.
 type Templates struct {
 	max     int
+	mask    func(string) string
 	count   int
 	lines   int
+	refused int
 	turned  int              // lines when the last template gave way
 	byWords map[int][]*kind  // by number of words
 	byText  map[string]*kind // of the template
@@ -51,15 +54,19 @@ func NewTemplates(o Options) *Templates {
 	if o.Max <= 0 {
 		o.Max = defaultMax
 	}
-	return &Templates{max: o.Max, byWords: map[int][]*kind{}, byText: map[string]*kind{}}
+	if o.Mask == nil {
+		o.Mask = func(text string) string { return text }
+	}
+	return &Templates{max: o.Max, mask: o.Mask, byWords: map[int][]*kind{}, byText: map[string]*kind{}}
 }
 
 // Seed adds templates that Add has returned earlier, in this process or before
-// a restart. Those that another one covers are left out.
+// a restart. Those that another one covers are left out. Of more than there is
+// room for, the first ones are taken.
 func (t *Templates) Seed(templates []string) {
 	list := make([][]string, 0, len(templates))
 	for _, text := range templates {
-		if words := split(text); says(words) {
+		if words := split(text); says(words) && len(list) < t.max {
 			list = append(list, words)
 		}
 	}
@@ -78,10 +85,10 @@ func (t *Templates) Seed(templates []string) {
 	}
 }
 
-// Add tells which template a line belongs to. Secrets must have been masked
-// before. It returns "" for a line of nothing but numbers, and where there is
-// no room for a new template. A template may become more general while the first few lines
-// of a kind are seen; Rank knows that.
+// Add tells which template a line belongs to. It returns "" for a line of
+// nothing but numbers, and where there is no room for a new template. A template
+// may become more general while the first few lines of a kind are seen; Rank
+// knows that.
 func (t *Templates) Add(text string) (template string) {
 	words := tokens(text)
 	if !says(words) {
@@ -89,14 +96,13 @@ func (t *Templates) Add(text string) (template string) {
 	}
 	t.lines++
 	k := t.match(words)
-	if k == nil {
-		k = t.merge(words)
-	}
-	if k == nil && t.room() {
-		k = t.insert(words)
-	}
-	if k == nil {
-		return ""
+	// To mask a line costs far more than to know its kind, so it is done only
+	// where something of the line is kept.
+	if k == nil || k.example == "" {
+		text = t.mask(text)
+		if k = t.add(tokens(text)); k == nil {
+			return ""
+		}
 	}
 	if k.example == "" {
 		k.example = cut(text, maxExample)
@@ -105,6 +111,30 @@ func (t *Templates) Add(text string) (template string) {
 	k.last = t.lines
 	return k.text
 }
+
+// add gives the template of a line without secrets, a new one where there is
+// none and room for it.
+func (t *Templates) add(words []string) *kind {
+	if !says(words) {
+		return nil
+	}
+	k := t.match(words)
+	if k == nil {
+		k = t.merge(words)
+	}
+	if k == nil && !t.room() {
+		t.refused++
+		return nil
+	}
+	if k == nil {
+		k = t.insert(words)
+	}
+	return k
+}
+
+// Refused is how many lines were of no template, since there was no room for
+// one more.
+func (t *Templates) Refused() int { return t.refused }
 
 // Examples are the first lines of templates since the start, cut after 500
 // bytes, by template.

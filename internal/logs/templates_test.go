@@ -165,6 +165,66 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestCost holds that a line costs little, whatever there is already: the worst
+// are templates that are nearly alike and can not be merged. What is allocated
+// tells how much is done, and is the same on any machine.
+func TestCost(t *testing.T) {
+	levels := []string{"info", "warn", "error", "debug", "fatal", "panic", "trace", "notice"}
+	for about, line := range map[string]func(i int) string{
+		"levels": func(i int) string {
+			var b strings.Builder
+			for j := range 8 {
+				fmt.Fprintf(&b, "k%c %s c ", 'a'+j, levels[(i>>j)%8])
+			}
+			return b.String()
+		},
+		"paths": func(i int) string {
+			return fmt.Sprintf("GET /p%c from /q%c by /r%c of x y z", 'a'+i%7, 'a'+i/7%7, 'a'+i/49%7)
+		},
+	} {
+		templates := NewTemplates(Options{})
+		for i := range 1000 {
+			templates.Add(line(i))
+		}
+		i := 0
+		each := testing.AllocsPerRun(1000, func() {
+			templates.Add(line(i))
+			i++
+		})
+		if t.Logf("%s: %.0f allocations a line, %d templates", about, each, len(templates.List())); each > 150 {
+			t.Errorf("%s: %.0f allocations a line", about, each)
+		}
+	}
+}
+
+// TestMasks holds that what Mask hides is in no template and no example, and
+// that a line of a kind that is known needs no masking.
+func TestMasks(t *testing.T) {
+	masked := 0
+	templates := NewTemplates(Options{Mask: func(text string) string {
+		masked++
+		return strings.ReplaceAll(text, "hunter", "***")
+	}})
+	for range 5 {
+		for _, line := range []string{"login of anna by hunter ok", "password=hunter was wrong", "cache was trimmed"} {
+			if got := templates.Add(line); got == "" || strings.Contains(got, "hunter") {
+				t.Errorf("%q is %q", line, got)
+			}
+		}
+	}
+	for template, line := range templates.Examples() {
+		if strings.Contains(template+line, "hunter") {
+			t.Errorf("%q: example %q", template, line)
+		}
+	}
+	if want := []string{"cache was trimmed", "login of anna by * ok", "password=* was wrong"}; !slices.Equal(templates.List(), want) {
+		t.Errorf("got %q, want %q", templates.List(), want)
+	}
+	if masked > 3 {
+		t.Errorf("%d lines were masked, want 3", masked)
+	}
+}
+
 // TestMemory adds a million lines drawn by lot, of any words, bytes and
 // lengths: memory and labels stay bounded.
 func TestMemory(t *testing.T) {

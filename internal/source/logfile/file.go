@@ -22,6 +22,8 @@ const (
 	// oldFor is how long a file that was renamed is read on after its last
 	// line: programs write to it until they are told to open the new one.
 	oldFor = 10 * time.Second
+	// goneFor is the same for one that was deleted while nothing has the name.
+	goneFor = time.Minute
 	// most is how many files that had the name are read at a time.
 	most = 8
 	// behind is how much may be written between two looks. What is more is
@@ -36,6 +38,7 @@ type follower struct {
 	read    *reader
 	tails   []*tail // what has the name now is the last
 	refused string  // why the path cannot be opened; "" when it can
+	absent  bool    // nothing has the name now
 	buf     []byte
 }
 
@@ -48,7 +51,9 @@ func (s *Source) followFile(ctx context.Context, say func(Line)) error {
 		if err := f.begin(first); err != nil {
 			return err
 		}
-	case !errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
+		s.note("it is not there yet; it is followed once it is")
+	default:
 		return err
 	}
 	s.atPlace()
@@ -108,6 +113,7 @@ func (f *follower) begin(t *tail) error {
 // that had it since the last look.
 func (f *follower) reopen() {
 	info, err := os.Stat(f.source.Path)
+	f.absent = errors.Is(err, fs.ErrNotExist)
 	if err != nil {
 		return // while the name is gone the file may still be written to
 	}
@@ -200,11 +206,17 @@ func (f *follower) drain(ctx context.Context, t *tail) {
 	}
 }
 
-// retire closes files that have lost the name and are not written to.
+// retire closes files that have lost the name and are not written to. What was
+// deleted would keep its room on the disk for as long as it is open here.
 func (f *follower) retire() {
 	for len(f.tails) > 1 && (len(f.tails) > most || time.Since(f.tails[0].active) > oldFor) {
 		f.end(f.tails[0])
 		f.tails = f.tails[1:]
+	}
+	if len(f.tails) == 1 && f.absent && f.tails[0].deleted() && time.Since(f.tails[0].active) > goneFor {
+		f.source.note("it was deleted, and nothing is written to it any more; it is followed again once it is back")
+		f.end(f.tails[0])
+		f.tails = nil
 	}
 }
 
@@ -242,7 +254,7 @@ func open(path string) (*tail, error) {
 		t.stream = true
 	default:
 		file.Close()
-		return nil, fmt.Errorf("it is no file: %s", mode.Type())
+		return nil, errNoLog
 	}
 	return t, nil
 }

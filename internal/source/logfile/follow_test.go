@@ -161,6 +161,54 @@ func TestFileThatComesLater(t *testing.T) {
 	f.want("one", "two")
 }
 
+// TestAbsent holds that a name that nothing has is said: it may be misspelt.
+func TestAbsent(t *testing.T) {
+	t.Parallel()
+	log := filepath.Join(t.TempDir(), "log")
+	f := follow(t, &Source{Path: log})
+	if len(f.notes) != 1 || f.notes[0] != "log "+log+": it is not there yet; it is followed once it is" {
+		t.Errorf("notes: %q", f.notes)
+	}
+}
+
+// TestDeleted holds that a file that was deleted is let go when nothing more is
+// written to it, since it keeps its room on the disk until then; and that one
+// that was renamed is not.
+func TestDeleted(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	write(t, log, "old\n")
+	var notes []string
+	f := &follower{source: &Source{Path: log, Note: func(text string) { notes = append(notes, text) }}, buf: make([]byte, 4096)}
+	first, err := open(log)
+	must(t, err)
+	must(t, f.begin(first))
+	look := func() {
+		f.reopen()
+		for _, t := range f.tails {
+			f.drain(context.Background(), t)
+			t.active = t.active.Add(-goneFor)
+		}
+		f.retire()
+	}
+	must(t, os.Rename(log, log+".1"))
+	look()
+	if n := len(openFiles(t, log)); n != 1 {
+		t.Errorf("renamed: %d files are open, want 1", n)
+	}
+	must(t, os.Remove(log+".1"))
+	look()
+	if n := len(openFiles(t, log)); n != 0 || len(notes) != 1 || !strings.Contains(notes[0], "it was deleted") {
+		t.Errorf("deleted: %d files are open, want 0; notes %q", n, notes)
+	}
+	look()
+	write(t, log, "new\n")
+	f.reopen()
+	if n := len(openFiles(t, log)); n != 1 {
+		t.Errorf("there again: %d files are open, want 1", n)
+	}
+	f.close()
+}
+
 // TestRenamed renames the log as logrotate does; the program writes to the old
 // one until it opens the new one.
 func TestRenamed(t *testing.T) {
@@ -218,6 +266,26 @@ func TestTruncated(t *testing.T) {
 	f.until("the lines of a file as long as before", func() bool { return len(f.texts()) == 202 })
 	if got := f.texts(); got[1] != "shorter" || got[2] != "many lines" || got[201] != "same bytes" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestSameTick writes a file anew, as long as before and in the same tick of
+// the kernel's clock, just after it was looked at.
+func TestSameTick(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	write(t, log, "one\n")
+	tail, err := open(log)
+	must(t, err)
+	defer tail.file.Close()
+	must(t, tail.seek(4))
+	if tail.rewritten() {
+		t.Error("a file is said to be another before it was touched")
+	}
+	was := tail.info.ModTime()
+	must(t, os.WriteFile(log, []byte("two\n"), 0o600))
+	must(t, os.Chtimes(log, was, was))
+	if !tail.rewritten() {
+		t.Error("a file that was written anew is said to be the same")
 	}
 }
 

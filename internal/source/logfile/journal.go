@@ -21,6 +21,10 @@ const (
 	lastPause  = time.Minute
 )
 
+// atOnce is how soon a journalctl ends that cannot work. One that ran for
+// longer was ended by something else.
+const atOnce = time.Second
+
 // maxEntry is how long an entry's JSON may be; a longer one is left out. The
 // journal's own limit for a field is 768 MB (systemd, journald's
 // DATA_SIZE_MAX), of which nothing would be kept.
@@ -35,18 +39,24 @@ func (s *Source) followJournal(ctx context.Context, say func(Line)) error {
 	}
 	j := &journal{source: s, say: say, read: newReader(), since: time.Now()}
 	s.atPlace()
+	works := false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		before := j.entries
+		before, began := j.entries, time.Now()
 		err := j.run(ctx, path)
+		works = works || j.entries > 0 || time.Since(began) > atOnce
+		why := ""
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case j.entries == 0 && err != nil:
+		case err != nil && !works:
 			return err // it never worked, so it will not
-		case j.entries > before:
+		case err != nil:
+			why = " (" + strings.TrimPrefix(err.Error(), "journalctl: ") + ")"
+		}
+		if j.entries > before {
 			pause = firstPause
 		}
-		s.note("journalctl ended (%v) and is started again", err)
+		s.note("journalctl ended%s and is started again", why)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -77,7 +87,7 @@ func (j *journal) arguments() []string {
 	case j.source.FromStart:
 		return args
 	}
-	return append(args, "--since=@"+strconv.FormatInt(j.since.Unix(), 10))
+	return append(args, "--since=@"+strconv.FormatInt(min(j.since.Unix(), time.Now().Unix()), 10))
 }
 
 // run runs journalctl once, to its end.
@@ -149,8 +159,10 @@ func (j *journal) entry(text []byte) {
 	j.entries++
 	j.cursor = e.Cursor
 	at := micros / 1000
-	if !j.source.FromStart && at < j.since.UnixMilli() {
-		return // --since knows whole seconds only
+	// --since knows whole seconds only. While the clock is before the start it
+	// was set back since, and what is older than the start is new.
+	if since := j.since.UnixMilli(); !j.source.FromStart && at < since && now() >= since {
+		return
 	}
 	for _, message := range values(e.Message) {
 		for line := range strings.Lines(message) {

@@ -134,6 +134,35 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// TestEndsBeforeAnyEntry has a journalctl that worked, of a unit that had
+// nothing to say yet: it is started again.
+func TestEndsBeforeAnyEntry(t *testing.T) {
+	fakeJournalctl(t, `
+if [ "$runs" = 1 ]; then sleep 2; kill -KILL $$; fi
+entry 1 '"one"'
+[ "$runs" = 2 ] && exit 0
+exec sleep 1000`)
+	f := follow(t, &Source{Unit: "demo.service"})
+	f.want("one", "one")
+	if len(f.notes) != 2 || !strings.HasSuffix(f.notes[0], "journalctl ended (signal: killed) and is started again") || !strings.HasSuffix(f.notes[1], "journalctl ended and is started again") {
+		t.Errorf("notes: %q", f.notes)
+	}
+}
+
+// TestClockSetBack has an entry from before the start: it is new while the
+// clock is before the start too, and old otherwise.
+func TestClockSetBack(t *testing.T) {
+	for ahead, want := range map[time.Duration]int{time.Hour: 1, -time.Hour: 0} {
+		said := 0
+		j := &journal{source: &Source{Unit: "demo.service"}, read: newReader(), since: time.Now().Add(ahead), say: func(Line) { said++ }}
+		at := min(now(), j.since.UnixMilli()-1)
+		j.entry(fmt.Appendf(nil, `{"__REALTIME_TIMESTAMP":"%d","MESSAGE":"x"}`, 1000*at))
+		if said != want {
+			t.Errorf("started %v from now: %d lines, want %d", ahead, said, want)
+		}
+	}
+}
+
 // TestPauses holds that a journalctl that ends again and again is not started
 // in a loop.
 func TestPauses(t *testing.T) {

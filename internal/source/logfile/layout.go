@@ -15,6 +15,9 @@ type layout struct {
 
 const bootIndex = -1
 
+// epochIndex is the place of epochForm among the forms.
+const epochIndex = 5
+
 // What is known of the place of a time.
 const (
 	reach = 160 // bytes of a line in which a time may begin
@@ -68,6 +71,9 @@ func search(line string, ref time.Time) (st stamp, text string, l layout, ok boo
 				}
 			}
 			for l.form = range forms {
+				if l.form == epochIndex && !l.first && !l.bracket {
+					continue // a bare number within a line is any number
+				}
 				if st, text, ok = look(line, ref, &l); ok {
 					return st, text, l, true
 				}
@@ -94,6 +100,7 @@ func look(line string, ref time.Time, l *layout) (stamp, string, bool) {
 		}
 		at += space + 1
 		if st, text, ok := cutStamp(line, at, ref, l.bracket, read); ok {
+			st.within = true
 			return st, text, true
 		}
 	}

@@ -43,6 +43,9 @@ type Source struct {
 	placed func() // for tests: what is written from now on is new
 }
 
+// errNoLog is of what has no lines to read, such as a directory.
+var errNoLog = errors.New("it is neither a file nor a FIFO")
+
 // errCompressed is of a log that nobody appends to.
 var errCompressed = errors.New("it is compressed, so nothing is appended to it")
 

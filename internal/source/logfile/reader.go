@@ -19,6 +19,7 @@ func newReader() *reader { return &reader{zone: time.Local} }
 
 // What a time tells beside an arrival, in milliseconds.
 const (
+	hour    = 60 * 60 * 1000
 	fresh   = 2000       // a time so little before the arrival may be that of the arrival
 	early   = 100        // clocks are read one after the other
 	quarter = 15 * 60000 // zones differ by multiples of it
@@ -88,6 +89,8 @@ func settle(st stamp, arrived int64) (at int64, own bool) {
 	case st.unit >= time.Second && late >= 0 && late < fresh:
 		return arrived, true
 	case late < -fresh: // from a clock that is ahead
+		return arrived, false
+	case st.within && late > hour: // of what the line tells about
 		return arrived, false
 	case st.at.IsZero() && late >= fresh: // the kernel's clock stands still while the host sleeps
 		return arrived, false

@@ -11,6 +11,8 @@ type scanner struct {
 	text string
 	at   int
 	bad  bool
+	// anyYear says that a number behind the time is its year, whatever it is.
+	anyYear bool
 }
 
 // digits reads a number of so many digits.

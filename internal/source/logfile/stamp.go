@@ -11,6 +11,7 @@ type stamp struct {
 	unit    time.Duration // of the last digit
 	zoned   bool          // the zone was given, or the form has none
 	sinceUp time.Duration // since the host was booted, where at is zero
+	within  bool          // it does not stand at the begin of the line: it may be the time of something else
 }
 
 // A form reads the time that a text begins with, and tells how long it is; 0
@@ -19,7 +20,7 @@ type stamp struct {
 type form func(text string, ref time.Time) (stamp, int)
 
 // forms are all that are known, the surest first.
-var forms = []form{isoForm, monthForm, syslogForm, weekdayForm, glogForm, epochForm}
+var forms = []form{isoForm, monthForm, syslogForm, weekdayForm, glogForm, epochIndex: epochForm}
 
 // isoForm is 2026-11-21T10:00:00.123Z and its like: a space, slashes, a comma.
 func isoForm(text string, ref time.Time) (stamp, int) {
@@ -53,7 +54,10 @@ func monthForm(text string, ref time.Time) (stamp, int) {
 // syslogForm is Nov 21 10:00:00, RFC 3164, section 4.1.2; some write the year
 // behind the day or behind the time.
 func syslogForm(text string, ref time.Time) (stamp, int) {
-	s := scanner{text: text}
+	return syslogDate(scanner{text: text}, ref)
+}
+
+func syslogDate(s scanner, ref time.Time) (stamp, int) {
 	month := s.month()
 	s.oneOf(" ")
 	s.skip(" ")
@@ -84,7 +88,7 @@ func weekdayForm(text string, ref time.Time) (stamp, int) {
 		return stamp{}, 0
 	}
 	skip++
-	st, n := syslogForm(text[skip:], ref)
+	st, n := syslogDate(scanner{text: text[skip:], anyYear: true}, ref)
 	if n == 0 {
 		st, n = monthForm(text[skip:], ref)
 	}
@@ -109,7 +113,7 @@ func glogForm(text string, ref time.Time) (stamp, int) {
 
 // epochForm is a Unix time: seconds with or without a fraction, or
 // milliseconds.
-func epochForm(text string, _ time.Time) (stamp, int) {
+func epochForm(text string, ref time.Time) (stamp, int) {
 	s := scanner{text: text}
 	whole := s.digits(10, 13)
 	if s.bad || s.at != 10 && s.at != 13 || whole == 0 {
@@ -122,11 +126,17 @@ func epochForm(text string, _ time.Time) (stamp, int) {
 		nanos, unit := s.fraction(".")
 		st.at, st.unit = time.Unix(int64(whole), int64(nanos)), unit
 	}
-	// From 2001 to 2096: what else has ten digits is another number.
-	if year := st.at.Year(); year < 2001 || year > 2096 || !s.ends() {
+	if !s.ends() || !recent(st.at, ref) {
 		return stamp{}, 0
 	}
 	return st, s.at
+}
+
+// recent tells whether a number is a Unix time: of the year before ref, or a
+// day after it at most. Bytes, nanoseconds and identifiers have as many digits.
+func recent(at, ref time.Time) bool {
+	age := ref.Sub(at)
+	return age > -day*time.Millisecond && age < 366*day*time.Millisecond
 }
 
 // bootForm is [12345.678901], the kernel's: seconds since the boot. The text
@@ -162,7 +172,8 @@ func (s *scanner) finish(d date, ref time.Time) (stamp, int) {
 		if s.at < len(s.text) && s.text[s.at] == ' ' {
 			s.at++
 		}
-		if year := s.digits(4, 4); !s.bad && year > 1970 && s.ends() {
+		// Others write a PID there.
+		if year := s.digits(4, 4); !s.bad && s.ends() && (s.anyYear && year > 1970 || year >= ref.Year()-1 && year <= ref.Year()+1) {
 			d.year = year
 		} else {
 			s.at, s.bad = at, false

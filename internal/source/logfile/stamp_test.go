@@ -70,6 +70,7 @@ func TestTimesInLines(t *testing.T) {
 		// None.
 		{"Traceback (most recent call last):", "", "Traceback (most recent call last):"},
 		{"2026-13-21 10:00:00 no month", "", "2026-13-21 10:00:00 no month"},
+		{"Nov 21 10:00:00 1999 starting", plus1, "1999 starting"}, // a PID
 		{"2026-06-31 10:00:00 no day", "", "2026-06-31 10:00:00 no day"},
 		{"2026-11-21 10:00:001 no time", "", "2026-11-21 10:00:001 no time"},
 	} {
@@ -166,6 +167,28 @@ func TestSettle(t *testing.T) {
 		at, own := settle(st, arrived)
 		if at != arrived-ms(c.want) || own != c.wantOwn {
 			t.Errorf("%s: %d ms before the arrival, own %v; want %d, %v", c.about, arrived-at, own, ms(c.want), c.wantOwn)
+		}
+	}
+}
+
+// TestNumbersAreNoTimes has lines that arrive now, with numbers and times that
+// are not theirs. Each is of its arrival.
+func TestNumbersAreNoTimes(t *testing.T) {
+	arrived := readAt.UnixMilli()
+	for _, c := range []struct{ line, text string }{
+		{"heap is 1234567890 bytes", "heap is 1234567890 bytes"},
+		{"worker [1234567890] is done", "worker [1234567890] is done"},
+		{"1234567890 bytes are in use", "1234567890 bytes are in use"},
+		{"login of anna, the last one at 2026-10-20 10:03:20", "login of anna, the last one at"},
+		{"msg=done time=1534567890", "done"}, // 1.5 s in nanoseconds
+	} {
+		r := testReader()
+		for range agree + 1 {
+			r.live([]byte(c.line), arrived, func(l Line) {
+				if want := (Line{arrived, false, c.text}); l != want {
+					t.Errorf("%s: %+v, want %+v", c.line, l, want)
+				}
+			})
 		}
 	}
 }

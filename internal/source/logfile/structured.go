@@ -135,5 +135,5 @@ func fieldTime(value string, ref time.Time) (stamp, bool) {
 		number /= 1000
 	}
 	st.at = time.UnixMicro(int64(math.Round(number * 1e6)))
-	return st, st.at.Year() >= 2001
+	return st, recent(st.at, ref)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -14,7 +15,7 @@ type tail struct {
 	stream bool // a FIFO or a device: it has no size and no places
 	info   fs.FileInfo
 	size   int64
-	moved  time.Time // when it was written to last, by the last look
+	moved  time.Time // when it was written to last, where that is known to be the last of its tick
 	looked int64     // the last look, Unix milliseconds
 	before int64     // the look before that
 	offset int64     // of what is read next
@@ -27,6 +28,10 @@ type tail struct {
 // the same: the end of a line with its time.
 const lastBytes = 64
 
+// tick is what the longest one of the kernel's clock lasts, ms: 10 (CONFIG_HZ
+// 100), and as much for the clocks of another host's files.
+const tick = 20
+
 // look asks for the size and the time of writing.
 func (t *tail) look() error {
 	info, err := t.file.Stat()
@@ -36,6 +41,12 @@ func (t *tail) look() error {
 	t.info, t.size = info, info.Size()
 	t.before, t.looked = t.looked, now()
 	return nil
+}
+
+// deleted tells whether the file had no name any more at the last look.
+func (t *tail) deleted() bool {
+	sys, ok := t.info.Sys().(*syscall.Stat_t)
+	return ok && sys.Nlink == 0
 }
 
 // arrival is when what is read now was written: since the look before the
@@ -86,7 +97,11 @@ func (t *tail) rewritten() bool {
 	if t.info.ModTime().Equal(t.moved) || len(t.last) == 0 {
 		return false
 	}
-	t.moved = t.info.ModTime()
+	// What is written within the same tick of the kernel's clock leaves the time
+	// as it is.
+	if was := t.info.ModTime(); t.looked-was.UnixMilli() > tick {
+		t.moved = was
+	}
 	return !t.holds(t.last, t.offset)
 }
 
