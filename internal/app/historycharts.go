@@ -4,13 +4,15 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"stanch/internal/leak"
 	"stanch/internal/series"
 	"stanch/internal/trend"
 )
 
-// mostDrawn is of how many services that grow a page of all shows the charts.
+// mostDrawn is of how many services the charts are shown: of those that a word
+// means, or of those that grow on a page of more.
 const mostDrawn = 10
 
 // draw gives the services of a report their charts, which grow.
@@ -80,6 +82,9 @@ func chartsOf(all []series.Series) []leak.ReportChart {
 		ps := s.Points
 		if info.Total {
 			ps = series.Rate(ps, rateWidth)
+			if strings.HasSuffix(c.Metric, "_seconds_total") {
+				c.Title += " in seconds"
+			}
 			c.Title += " per second"
 		}
 		if l, ok := limitsOf[s.Key.Metric]; ok {

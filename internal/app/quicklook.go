@@ -18,7 +18,7 @@ func (a *app) quickLook(ctx context.Context, q question, f *suspectsFlags) (*lea
 	host := &sampler.Host{MinAge: -1, Slow: time.Second, Share: 1, Only: func(p *sampler.Process) bool { return p.ID.PID != os.Getpid() }}
 	var stamps sampler.Stamper
 	m := &sampled{}
-	progress.say("nothing is known yet; sampling all processes for %v", f.look)
+	progress.say("there is no history to show; sampling all processes for %v", f.look)
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	end := time.After(f.look)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ import (
 type suspectsFlags struct {
 	out      output
 	since    time.Duration
+	all      bool // --since was not given: of a file all is read
 	look     time.Duration
 	data     string
 	from     string
@@ -54,6 +56,7 @@ restarts, and which log lines come before growth.
 			if err := f.check(name); err != nil {
 				return err
 			}
+			f.all = !cmd.Flags().Changed("since")
 			r, err := a.findSuspects(cmd.Context(), name, &f)
 			if err != nil {
 				return err
@@ -63,7 +66,7 @@ restarts, and which log lines come before growth.
 	}
 	f.out.flags(cmd)
 	fl := cmd.Flags()
-	fl.DurationVar(&f.since, "since", 7*24*time.Hour, "how far back to look")
+	fl.DurationVar(&f.since, "since", 7*24*time.Hour, "how far back to look; of a file all when not given")
 	fl.DurationVar(&f.look, "for", 10*time.Second, "how long to sample when there is no history")
 	fl.StringVar(&f.data, "data", "", "read the history in this directory, or ask the watch that writes it (default "+dataDir()+")")
 	fl.StringVar(&f.from, "from", "", "read a file of rss and vsz lines instead")
@@ -124,7 +127,20 @@ func (a *app) findSuspects(ctx context.Context, name string, f *suspectsFlags) (
 	case f.data != "" || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission):
 		return nil, err
 	}
-	return a.quickLook(ctx, q, f)
+	r, err = a.quickLook(ctx, q, f)
+	if err == nil && closed(dir, "/run/stanch", "/var/lib/stanch") {
+		r.Notes = append(r.Notes, "root keeps a history of this host, which may not be read here; 'sudo stanch suspects' shows it")
+	}
+	return r, err
+}
+
+// closed reports whether one of these directories is there and may not be
+// read.
+func closed(dirs ...string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool {
+		_, err := os.ReadDir(dir)
+		return errors.Is(err, os.ErrPermission)
+	})
 }
 
 // lives reports whether a word means a process that runs; no word means all.
@@ -158,7 +174,7 @@ func storedHistory(ctx context.Context, dir string, q question) (*leak.Report, e
 	if err = errors.Join(err, store.Close()); err != nil {
 		return nil, err
 	}
-	r.Notes = append(r.Notes, fmt.Sprintf("no watch runs; this is the history in %s, which ends at %s", dir, time.UnixMilli(newest).Format("2006-01-02 15:04:05")))
+	r.Notes = append(r.Notes, fmt.Sprintf("no watch runs; this is the history in %s, which ends at %s", dir, time.UnixMilli(newest).Format("2006-01-02 15:04:05 MST")))
 	return r, nil
 }
 
@@ -187,6 +203,9 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 	if err != nil {
 		return nil, err
 	}
+	// A word may be a part of a thousand names: a watch that made all their charts
+	// would need much memory for it.
+	charts := q.Service != "" && len(chosen) <= mostDrawn
 	var services []leak.ReportService
 	for _, n := range chosen {
 		if q.Service == "" && steady != nil && steady(n) {
@@ -197,14 +216,14 @@ func history(ctx context.Context, p tsdb.Reader, to int64, q question, steady fu
 			})
 			continue
 		}
-		s, err := h.service(ctx, n, q.Service != "")
+		s, err := h.service(ctx, n, charts)
 		if err != nil {
 			return nil, err
 		}
 		services = append(services, s)
 	}
 	r := h.report(services)
-	if q.Charts && q.Service == "" {
+	if q.Charts && !charts {
 		err = h.draw(ctx, r)
 	}
 	return r, err
@@ -227,7 +246,13 @@ func (a *app) plainHistory(ctx context.Context, f *suspectsFlags) (*leak.Report,
 	}
 	m := &sampled{}
 	m.add(plain.Series...)
-	q := question{Service: plain.Series[0].Key.Service, Ended: true, Charts: f.page(), Since: time.Duration(m.newest-m.oldest+1) * time.Millisecond}
+	q := question{Service: plain.Series[0].Key.Service, Ended: true, Charts: f.page(), Since: f.since}
+	if f.all {
+		q.Since = math.MaxInt64 // 292 years: a file of more is taken for that
+		if all := m.newest - m.oldest + 1; all < q.Since.Milliseconds() {
+			q.Since = time.Duration(all) * time.Millisecond
+		}
+	}
 	if slices.ContainsFunc(plain.Series, func(s series.Series) bool { return s.Key.Service != q.Service }) {
 		q.Service = "" // of several programs: they are ranked
 	}

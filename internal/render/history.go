@@ -207,7 +207,7 @@ func restarts(services []leak.ReportService) string {
 	slices.SortStableFunc(who, func(a, b *leak.ReportService) int { return -cmp.Compare(a.Restarts, b.Restarts) })
 	var names []string
 	for _, s := range who {
-		names = append(names, fmt.Sprintf("%s %s", short(Clean(s.Name), maxService), together(restarted(s))))
+		names = append(names, fmt.Sprintf("%s (%s)", short(Clean(s.Name), maxService), restarted(s)))
 	}
 	return "restarted: " + listed(names, maxNames)
 }

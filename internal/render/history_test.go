@@ -153,3 +153,87 @@ func TestShort(t *testing.T) {
 		}
 	}
 }
+
+// TestColumnsOf counts what a terminal shows, not letters.
+func TestColumnsOf(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want int
+	}{{"nginx", 5}, {"", 0}, {"é", 1}, {"e\u0301", 1}, {"日本語", 6}, {"한국어", 6}, {"ｗｅｂ", 6}, {"שלום", 4}, {"🚀", 2}, {"▲", 1}} {
+		if got := columnsOf(c.text); got != c.want {
+			t.Errorf("%s: %d columns, want %d", c.text, got, c.want)
+		}
+	}
+	if got := short("日本語のとても長い名前.service", 12); got != "日本語の..." {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestWideNames keeps the columns of a table below one another, and lines
+// within the width, when names have letters that are wider than others.
+func TestWideNames(t *testing.T) {
+	r := &leak.Report{}
+	for _, name := range []string{"nginx.service", "日本語のとても長い名前の付いたサービス.service", "cafe\u0301.service"} {
+		s := leak.ReportService{Name: name, From: example.Now.Add(-time.Hour), To: example.Now}
+		rate := 58e6
+		s.Trends = []leak.ReportTrend{{Resource: "memory", Worker: "0", PID: 4711, Bytes: true, Verdict: leak.VerdictGrowing, Now: 1e9, PerHour: &rate}}
+		r.Services = append(r.Services, s)
+	}
+	rows := 0
+	for line := range strings.Lines(text(t, r)) {
+		before, _, ok := strings.Cut(line, "4711")
+		if !ok {
+			continue
+		}
+		if rows++; columnsOf(before) != columnsOf("日本語のとても長い名前の付い...  ") {
+			t.Errorf("the PID is in column %d: %s", columnsOf(before), line)
+		}
+		if n := columnsOf(line); n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	if rows != 3 {
+		t.Errorf("%d rows", rows)
+	}
+}
+
+// TestHostIsNotRestarted advises a restart to services alone.
+func TestHostIsNotRestarted(t *testing.T) {
+	rate := 4000.0
+	s := leak.ReportService{Name: "host", Kind: "host", From: example.Now.Add(-time.Hour), To: example.Now}
+	s.Trends = []leak.ReportTrend{{
+		Metric: "stanch_host_open_files", Resource: "open files", Verdict: leak.VerdictGrowing, Now: 3882, PerHour: &rate,
+		Exhaustion: &leak.Exhaustion{Limit: "fs.file-max", InS: 3600},
+	}}
+	if got := text(t, &leak.Report{Services: []leak.ReportService{s}}); strings.Contains(got, "restart") {
+		t.Error(got)
+	}
+	s.Kind = "unit"
+	if got := text(t, &leak.Report{Services: []leak.ReportService{s}}); !strings.Contains(got, "restart it at a quiet time") {
+		t.Error(got)
+	}
+}
+
+// TestNotesApart keeps what is said of the whole report apart from the last
+// service.
+func TestNotesApart(t *testing.T) {
+	r := example.Reports()["undecided"]
+	r.Notes = []string{"this is a look"}
+	if got := text(t, r); !strings.HasSuffix(got, "\n\nnote: this is a look\n") {
+		t.Error(got)
+	}
+}
+
+// TestChanceOnce says a chance once: the evidence may have it already, and more
+// exactly.
+func TestChanceOnce(t *testing.T) {
+	r := example.Reports()["steps"]
+	trend := &r.Services[0].Trends[0]
+	if got := text(t, r); strings.Count(got, "that noise") != 1 {
+		t.Error(got)
+	}
+	trend.Evidence = append(trend.Evidence, "rose by 1 GB; the chance that noise does this is 1 in 619616")
+	if got := text(t, r); strings.Count(got, "that noise") != 1 || !strings.Contains(got, "1 in 619616") {
+		t.Error(got)
+	}
+}

@@ -3,9 +3,7 @@ package render
 import (
 	"fmt"
 	"path"
-	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"stanch/internal/leak"
 )
@@ -14,7 +12,7 @@ const (
 	maxRows    = 25 // trends that grow, in the text; JSON has all
 	maxWaiting = 10 // services that are not decided
 	maxMarks   = 20 // of one service
-	maxService = 32 // letters of a service's name in a table
+	maxService = 32 // columns of a service's name in a table
 	maxLimit   = 20 // and of a limit's
 )
 
@@ -117,7 +115,7 @@ func grid(b *page, rows [][]string) {
 				if n := most[i]; n > 0 {
 					cell = short(cell, n)
 				}
-				widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+				widths[i] = max(widths[i], columnsOf(cell))
 			}
 		}
 		for _, w := range widths {
@@ -139,27 +137,27 @@ func grid(b *page, rows [][]string) {
 			if n := most[i]; n > 0 {
 				cell = short(cell, n)
 			}
-			fmt.Fprintf(&line, "%s%s", cell, strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
+			fmt.Fprintf(&line, "%s%s", cell, strings.Repeat(" ", widths[i]-columnsOf(cell)+gap))
 		}
 		b.WriteString(strings.TrimRight(line.String(), " "))
 		b.WriteByte('\n')
 	}
 }
 
-// short cuts a text to n letters, the last three of them dots. What is known
+// short cuts a text to n columns, the last three of them dots. What is known
 // without being said goes first: the suffix of a unit, the prefix of a limit,
 // the directories in a command line.
 func short(s string, n int) string {
-	if utf8.RuneCountInString(s) > n {
+	if columnsOf(s) > n {
 		s = strings.TrimPrefix(strings.TrimSuffix(s, ".service"), "RLIMIT_")
 	}
-	if utf8.RuneCountInString(s) > n {
+	if columnsOf(s) > n {
 		s = withoutDirectories(s)
 	}
-	if utf8.RuneCountInString(s) <= n {
+	if columnsOf(s) <= n {
 		return s
 	}
-	return string(slices.Clip([]rune(s)[:n-3])) + "..."
+	return firstColumns(s, n-3) + "..."
 }
 
 // withoutDirectories leaves of each path in a command line its last name.

@@ -169,8 +169,11 @@ func waitingParagraph(s *leak.ReportService, t *leak.ReportTrend) Paragraph {
 // details are the numbers behind a trend.
 func details(s *leak.ReportService, t *leak.ReportTrend) []Detail {
 	var out []Detail
-	if t.Since != nil {
+	switch {
+	case t.Since != nil:
 		out = append(out, Detail{"since", stamp(t.Since.In(s.To.Location()))})
+	case Grows(t.Verdict):
+		out = append(out, Detail{"since", "for as long as it was watched"})
 	}
 	for _, e := range t.Evidence {
 		label, text := labelOf(e)
@@ -183,7 +186,8 @@ func details(s *leak.ReportService, t *leak.ReportTrend) []Detail {
 		}
 		out = append(out, Detail{"load", fmt.Sprintf("%s more for each %s", each, Clean(t.Unit))})
 	}
-	if Grows(t.Verdict) && t.Strength > 0 {
+	said := slices.ContainsFunc(t.Evidence, func(e string) bool { return strings.Contains(e, "the chance that noise") })
+	if Grows(t.Verdict) && t.Strength > 0 && !said {
 		out = append(out, Detail{"chance", "that noise alone looks like this: " + chance(1-t.Strength)})
 	}
 	return out
@@ -216,7 +220,8 @@ func advice(s *leak.ReportService, t *leak.ReportTrend) []string {
 	if t.Verdict == leak.VerdictStepping && len(s.Logs) == 0 {
 		out = append(out, "stanch watch --log FILE tells which log lines come before the steps")
 	}
-	if x := t.Exhaustion; x != nil && x.InS > 0 && duration(x.InS) < urgent {
+	// A host is not restarted for a limit that its services reach.
+	if x := t.Exhaustion; x != nil && x.InS > 0 && duration(x.InS) < urgent && s.Kind != "host" {
 		out = append(out, fmt.Sprintf("until it is fixed, restart it at a quiet time before %s is reached", Clean(x.Limit)))
 	}
 	return out

@@ -30,7 +30,7 @@ func TextIn(w io.Writer, r *leak.Report, width int) error {
 	switch {
 	case len(r.Services) > 0:
 		history(b, r.Services)
-		if len(all) > 0 {
+		if len(all)+len(r.Gaps)+len(r.Notes) > 0 {
 			apart(b)
 		}
 	case len(all) == 0:

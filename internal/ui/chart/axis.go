@@ -19,11 +19,19 @@ type Axis struct {
 // farther away would press the line to the ground.
 const reach = 2.0
 
+// finest is the least part of a value that an axis still divides: a float64 has
+// 15 digits, and some of them must stay for the steps.
+const finest = 1e-12
+
+// most bounds what is drawn, so that the length of an axis is a number too.
+const most = 1e300
+
 // Values chooses the scale of a chart for so many steps at most: from zero, or
 // from near the lowest value where a line that is not known to be steady would
 // look so; to the limit, where that is within reach.
 func Values(s *leak.ReportService, c *leak.ReportChart, steps int) Axis {
 	low, high := Extent(c)
+	low, high = max(low, -most), min(high, most)
 	var a Axis
 	if limit, ok := Limit(c); ok && limit <= reach*high {
 		a.Limit = true
@@ -37,7 +45,11 @@ func Values(s *leak.ReportService, c *leak.ReportChart, steps int) Axis {
 		// A value that never changes stands in the middle of something.
 		low, high = min(0, low), max(high, 1)
 	}
-	a.Step = nice((high - low) / float64(max(steps, 1)))
+	if steps = max(steps, 1); low < 0 && high > 0 {
+		steps = max(steps, 2) // one on each side of zero
+	}
+	// Steps that a number this large cannot be counted by would never end.
+	a.Step = nice(max((high-low)/float64(steps), finest*max(high, -low)))
 	if !c.Bytes && whole(c) {
 		a.Step = max(a.Step, 1)
 	}
@@ -46,7 +58,7 @@ func Values(s *leak.ReportService, c *leak.ReportChart, steps int) Axis {
 		if a.Low == a.High {
 			a.High += a.Step
 		}
-		if a.High-a.Low <= float64(max(steps, 1))*a.Step*(1+1e-9) {
+		if a.High-a.Low <= float64(steps)*a.Step*(1+1e-9) {
 			return a
 		}
 		a.Step = nice(a.Step * 1.01)

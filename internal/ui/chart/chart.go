@@ -5,6 +5,7 @@ package chart
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -23,7 +24,8 @@ var interest = map[string]int{
 
 // Ordered gives the charts of a service that have points: first those of what
 // grows, then those that are not decided, then the others, and last those that
-// never change. Of equals the order of the report holds.
+// never change. Of those that grow or are not decided the one comes first that
+// runs out first; of equals the order of the report holds.
 func Ordered(s *leak.ReportService) []*leak.ReportChart {
 	var out []*leak.ReportChart
 	for i := range s.Charts {
@@ -31,8 +33,19 @@ func Ordered(s *leak.ReportService) []*leak.ReportChart {
 			out = append(out, &s.Charts[i])
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *leak.ReportChart) int { return -cmp.Compare(rank(s, a), rank(s, b)) })
+	slices.SortStableFunc(out, func(a, b *leak.ReportChart) int {
+		return cmp.Or(-cmp.Compare(rank(s, a), rank(s, b)), cmp.Compare(urgency(s, a), urgency(s, b)))
+	})
 	return out
+}
+
+// urgency is the place of a chart's trend in the report, where what runs out
+// first stands first; 0 where nothing is expected to.
+func urgency(s *leak.ReportService, c *leak.ReportChart) int {
+	if rank(s, c) < interest[leak.VerdictUnknown] {
+		return 0
+	}
+	return slices.IndexFunc(s.Trends, func(t leak.ReportTrend) bool { return t.Metric == c.Metric && t.Worker == c.Worker })
 }
 
 func rank(s *leak.ReportService, c *leak.ReportChart) int {
@@ -66,21 +79,25 @@ func Extent(c *leak.ReportChart) (low, high float64) {
 }
 
 // Still says of charts that never change what they would show: each on a line,
-// those of nothing together.
+// those of nothing together. What was measured once may have changed since.
 func Still(s *leak.ReportService, charts []*leak.ReportChart) []string {
-	var out, nothing []string
+	var out, nothing, once []string
 	for _, c := range charts {
 		low, _ := Extent(c)
-		if name := Name(s, c); low == 0 {
+		switch name := Name(s, c); {
+		case len(c.Points) == 1:
+			at := moment(c.Points[0][0], s.To.Location())
+			once = append(once, fmt.Sprintf("%s: %s at %s, measured once", name, Label(low, c.Bytes), at.Format("2 Jan 15:04:05")))
+		case low == 0:
 			nothing = append(nothing, name)
-		} else {
+		default:
 			out = append(out, name+": "+Label(low, c.Bytes)+" all the time")
 		}
 	}
 	if len(nothing) > 0 {
 		out = append(out, "always 0: "+strings.Join(nothing, ", "))
 	}
-	return out
+	return append(out, once...)
 }
 
 // Lines divides the points of a chart where nobody was watching, where the

@@ -119,3 +119,66 @@ func TestNeverEmpty(t *testing.T) {
 		}
 	}
 }
+
+// TestValuesEnd counts from the low end of a scale to the high one, as whoever
+// draws it does, for values that differ by less than a step can, and for the
+// largest there are.
+func TestValuesEnd(t *testing.T) {
+	for _, c := range [][2]float64{
+		{1 << 63, 1<<63 + 1<<11}, // the next number there is
+		{1e18, 1e18 + 1024},
+		{-1e18 - 1024, -1e18},
+		{-math.MaxFloat64, math.MaxFloat64},
+		{-1, 1},
+		{0, math.MaxFloat64},
+		{0, math.SmallestNonzeroFloat64},
+	} {
+		for _, steps := range []int{0, 1, 2, 4, 10} {
+			a := Values(&leak.ReportService{}, &leak.ReportChart{Bytes: true, Points: [][2]float64{{0, c[0]}, {1, c[1]}}}, steps)
+			n := 0
+			for v := a.Low; v <= a.High+a.Step/2 && n < 100; v += a.Step {
+				n++
+			}
+			if n > max(steps, 2)+1 {
+				t.Errorf("%v to %v in %d steps: %+v has %d numbers or more", c[0], c[1], steps, a, n)
+			}
+		}
+	}
+}
+
+// TestUrgent puts the chart first of what runs out first, whatever the order of
+// the metrics.
+func TestUrgent(t *testing.T) {
+	s := &leak.ReportService{}
+	for _, m := range []string{"memory", "threads", "descriptors"} {
+		s.Charts = append(s.Charts, leak.ReportChart{Metric: m, Title: m, Points: [][2]float64{{0, 1}, {1, 2}}})
+	}
+	for _, m := range []string{"descriptors", "memory"} {
+		s.Trends = append(s.Trends, leak.ReportTrend{Metric: m, Verdict: leak.VerdictGrowing})
+	}
+	var got []string
+	for _, c := range Ordered(s) {
+		got = append(got, c.Title)
+	}
+	if want := []string{"descriptors", "memory", "threads"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestStill says "all the time" and "always" of nothing that was measured once.
+func TestStill(t *testing.T) {
+	s := &leak.ReportService{To: time.Unix(3600, 0).UTC()}
+	var charts []*leak.ReportChart
+	for _, c := range []leak.ReportChart{
+		{Title: "threads", Points: [][2]float64{{0, 4}, {10, 4}}},
+		{Title: "zombies", Points: [][2]float64{{0, 0}, {10, 0}}},
+		{Title: "proportional memory", Bytes: true, Points: [][2]float64{{10, 6.5e6}}},
+		{Title: "swapped memory", Bytes: true, Points: [][2]float64{{10, 0}}},
+	} {
+		charts = append(charts, &c)
+	}
+	want := []string{"threads: 4 all the time", "always 0: zombies", "proportional memory: 6.5 MB at 1 Jan 00:00:10, measured once", "swapped memory: 0 at 1 Jan 00:00:10, measured once"}
+	if got := Still(s, charts); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -186,7 +186,7 @@ func (p *page) legend(b *strings.Builder) {
 		parts = append(parts, fmt.Sprintf("%c %s", r, text))
 	}
 	if p.seen[leak.MarkGap] {
-		parts = append(parts, fmt.Sprintf("%c not watched", p.g.gap))
+		parts = append(parts, fmt.Sprintf("%c no data", p.g.gap))
 	}
 	if len(parts) == 0 {
 		return

@@ -124,13 +124,23 @@ func newPage(s *leak.ReportService, all []*leak.ReportChart, o Options) *page {
 		p.gutter = max(p.gutter, len(m.label))
 	}
 	for _, c := range all {
-		a := chart.Values(p.s, c, o.Height/2)
-		for v := a.Low; v <= a.High+a.Step/2; v += a.Step {
-			p.gutter = max(p.gutter, len(chart.Label(v, c.Bytes)))
+		for _, first := range []bool{true, false} {
+			a := chart.Values(p.s, c, p.height(first)/2)
+			for v := a.Low; v <= a.High+a.Step/2; v += a.Step {
+				p.gutter = max(p.gutter, len(chart.Label(v, c.Bytes)))
+			}
 		}
 	}
 	p.plot = o.Width - p.gutter - 2
 	return p
+}
+
+// height is how many lines a plot has: the first more than the others.
+func (p *page) height(first bool) int {
+	if first {
+		return p.o.Height
+	}
+	return max(leastHeight, p.o.Height/2)
 }
 
 // column is where a moment stands on the plot.
@@ -141,10 +151,7 @@ func (p *page) column(at float64, columns int) int {
 
 // chart draws one: its title, the plot, the axis, the marks.
 func (p *page) chart(b *strings.Builder, c *leak.ReportChart, first bool) {
-	height := p.o.Height
-	if !first {
-		height = max(leastHeight, height/2)
-	}
+	height := p.height(first)
 	axis := chart.Values(p.s, c, height/2)
 	p.title(b, c, axis)
 	cv := newCanvas(p.plot, height, p.g)

@@ -148,3 +148,17 @@ func TestUTF8(t *testing.T) {
 		}
 	}
 }
+
+// TestGutter leaves room for the numbers of the smaller charts too: these have
+// fewer of them, which may be longer.
+func TestGutter(t *testing.T) {
+	s := &leak.ReportService{From: time.Unix(0, 0).UTC(), To: time.Unix(60, 0).UTC()}
+	for range 2 {
+		s.Charts = append(s.Charts, leak.ReportChart{Title: "page faults per second", Points: [][2]float64{{0, 0}, {60, 7.8e6}}})
+	}
+	for line := range strings.Lines(draw(t, s, Options{Width: 60})) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 60 {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}

@@ -245,12 +245,33 @@ func TestBrowser(t *testing.T) {
 		if got := eval[string](b, `document.querySelector("h2").textContent`); !strings.Contains(got, "</script><script>") {
 			t.Errorf("the name of the service is %q", got)
 		}
+		if got := eval[string](b, `getComputedStyle(document.querySelector("h2")).unicodeBidi`); got != "isolate" {
+			t.Errorf("a name that is written from right to left turns what is around it: unicode-bidi is %s", got)
+		}
 		b.run(chromedp.MouseEvent(chromedp.MouseMoved, 300, 600))
 		b.keep("hostile")
 		b.run(chromedp.EmulateViewport(400, 800))
 		b.wait(`document.querySelector("canvas").clientWidth < 400`)
 		narrow(t, b)
 		b.keep("hostile_narrow")
+		b.quiet()
+	})
+	t.Run("turned clock", func(t *testing.T) {
+		berlin, err := time.LoadLocation("Europe/Berlin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := turned(berlin)
+		b := open(t, chromium, rendered(t, r), 1200, 900)
+		b.wait(`document.querySelectorAll("#s0 canvas").length === 1`)
+		mark := r.Services[0].Marks[0].At
+		b.point(mark, r)
+		b.wait(fmt.Sprintf(`document.querySelector("#s0 .tip:not([hidden])")?.textContent.includes(%q)`, mark.Format("2 Jan 15:04:05")))
+		b.wait(fmt.Sprintf(`document.querySelector("#s0 .tip:not([hidden])")?.textContent.includes(%q)`, mark.Format("15:04:05 restarted")))
+		b.keep("turned")
+		late := r.Services[0].To.Add(-time.Hour)
+		b.point(late, r)
+		b.wait(fmt.Sprintf(`document.querySelector("#s0 .tip:not([hidden])")?.textContent.includes(%q)`, late.Format("2 Jan 15:04:05")))
 		b.quiet()
 	})
 	t.Run("still", func(t *testing.T) {
@@ -281,6 +302,29 @@ func TestBrowser(t *testing.T) {
 		}
 		b.quiet()
 	})
+}
+
+// turned is a history over the night in which summer time ends, a point each ten
+// minutes, with a restart before that.
+func turned(zone *time.Location) *leak.Report {
+	from, to := time.Date(2026, 10, 24, 20, 0, 0, 0, zone), time.Date(2026, 10, 25, 13, 0, 0, 0, zone)
+	s := leak.ReportService{Name: "night.service", Kind: "unit", From: from, To: to}
+	c := leak.ReportChart{Metric: "m", Title: "things"}
+	for at := from; !at.After(to); at = at.Add(10 * time.Minute) {
+		c.Points = append(c.Points, [2]float64{float64(at.Unix()), float64(at.Minute())})
+	}
+	s.Charts = append(s.Charts, c)
+	s.Marks = append(s.Marks, leak.ReportMark{At: from.Add(2 * time.Hour), Kind: leak.MarkRestart, Text: "restarted, pid 1 -> 2"})
+	return &leak.Report{Services: []leak.ReportService{s}}
+}
+
+// point moves the mouse to a time on the first chart of a report's only service.
+func (b *tab) point(at time.Time, r *leak.Report) {
+	b.t.Helper()
+	s := &r.Services[0]
+	part := float64(at.Sub(s.From)) / float64(s.To.Sub(s.From))
+	box := eval[[]float64](b, `(r => [r.left, r.top, r.width, r.height])(document.querySelector("#s0 .u-over").getBoundingClientRect())`)
+	b.run(chromedp.MouseEvent(chromedp.MouseMoved, box[0]+box[2]*part, box[1]+box[3]/2))
 }
 
 // zoom drags over the first chart; a double click and a button undo it.

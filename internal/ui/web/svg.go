@@ -61,6 +61,10 @@ func picture(s *leak.ReportService, c *leak.ReportChart) (drawn template.HTML, v
 	return template.HTML(b.String()), values, times
 }
 
+// crowded is of how many restarts the lines would hide a picture: more of them
+// are strokes at its top.
+const crowded = pictureWidth / 14
+
 // drawMarks draws each moment once: the line of a restart through the picture,
 // the others as strokes at its foot.
 func drawMarks(b *strings.Builder, s *leak.ReportService, c *leak.ReportChart, x func(float64) int) {
@@ -68,8 +72,15 @@ func drawMarks(b *strings.Builder, s *leak.ReportService, c *leak.ReportChart, x
 		kind string
 		x    int
 	}
+	marks := chart.Marks(s, c)
+	restarts := 0
+	for _, m := range marks {
+		if m.Kind == leak.MarkRestart {
+			restarts++
+		}
+	}
 	drawn := map[spot]bool{}
-	for _, m := range chart.Marks(s, c) {
+	for _, m := range marks {
 		at := spot{m.Kind, x(float64(m.At.UnixMilli()) / 1000)}
 		if drawn[at] {
 			continue
@@ -79,6 +90,9 @@ func drawMarks(b *strings.Builder, s *leak.ReportService, c *leak.ReportChart, x
 		switch m.Kind {
 		case leak.MarkRestart, leak.MarkOOM, leak.MarkClock:
 			span = "0V200"
+			if m.Kind == leak.MarkRestart && restarts > crowded {
+				span = "0V10"
+			}
 		case leak.MarkStep:
 			span = "188V200"
 		case leak.MarkLog:

@@ -143,6 +143,7 @@ type service struct {
 	Head       string
 	State      string // "grows", "undecided" or "": the colour of its sign
 	Open       bool
+	Zone       string // turns of the clock, for the script
 	Paragraphs []render.Paragraph
 	Charts     []figure
 	Still      []string // charts of what never changes, in words
@@ -189,6 +190,7 @@ func serviceView(i int, s *leak.ReportService) service {
 	v := service{Index: i, Name: render.Clean(s.Name), Paragraphs: render.ParagraphsOf(s)}
 	v.Head = strings.TrimPrefix(render.HeadOf(s), v.Name+", ")
 	v.Short = v.Paragraphs[0].Head
+	v.Zone = turns(s)
 	for j := range s.Trends {
 		switch {
 		case render.Grows(s.Trends[j].Verdict):
@@ -216,6 +218,27 @@ func serviceView(i int, s *leak.ReportService) service {
 		v.Marks = append(v.Marks, mark{At: at.Format("2 Jan 15:04:05"), Stamp: at.Format(time.RFC3339), Kind: render.Clean(m.Kind), Text: render.Clean(m.Text)})
 	}
 	return v
+}
+
+// mostTurns is how many turns of the clock are told: those of a century.
+const mostTurns = 200
+
+// turns says how far the clock on the wall is ahead of UTC, in seconds: at the
+// begin of the time shown, and from each Unix time on at which it was turned.
+func turns(s *leak.ReportService) string {
+	from, to := chart.Span(s)
+	at := time.UnixMilli(int64(from * 1000)).In(s.To.Location())
+	_, offset := at.Zone()
+	out := fmt.Sprintf("[[0,%d]", offset)
+	for range mostTurns {
+		_, at = at.ZoneBounds()
+		if at.IsZero() || float64(at.Unix()) > to {
+			break
+		}
+		_, offset = at.Zone()
+		out += fmt.Sprintf(",[%d,%d]", at.Unix(), offset)
+	}
+	return out + "]"
 }
 
 func figureOf(i int, s *leak.ReportService, c *leak.ReportChart) figure {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"stanch/internal/leak"
 	"stanch/internal/render"
@@ -96,5 +97,46 @@ func TestJSONIsSafe(t *testing.T) {
 	}
 	if strings.ContainsAny(string(b), "<>&\u2028\u2029") {
 		t.Errorf("%s", b)
+	}
+}
+
+// TestTurns tells the script where the clock on the wall was turned.
+func TestTurns(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kolkata := time.FixedZone("IST", 5*3600+1800)
+	day := func(month time.Month, day int, zone *time.Location) time.Time {
+		return time.Date(2026, month, day, 12, 0, 0, 0, zone)
+	}
+	for _, c := range []struct {
+		from, to time.Time
+		want     string
+	}{
+		{day(11, 20, time.UTC), day(11, 21, time.UTC), "[[0,0]]"},
+		{day(11, 20, kolkata), day(11, 21, kolkata), "[[0,19800]]"},
+		{day(11, 20, berlin), day(11, 21, berlin), "[[0,3600]]"},
+		{day(10, 24, berlin), day(10, 26, berlin), "[[0,7200],[1792890000,3600]]"},
+		{day(3, 1, berlin), day(11, 1, berlin), "[[0,3600],[1774746000,7200],[1792890000,3600]]"},
+		{time.Time{}, time.Time{}, "[[0,0]]"},
+	} {
+		if got := turns(&leak.ReportService{From: c.from, To: c.to}); got != c.want {
+			t.Errorf("%v to %v: %s, want %s", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+// TestCrowded draws many restarts as strokes at the top: their lines would hide
+// the chart.
+func TestCrowded(t *testing.T) {
+	for name, want := range map[string]bool{"steps": false, "restarts": true} {
+		s := &example.Reports()[name].Services[0]
+		drawn, _, _ := picture(s, &s.Charts[0])
+		lines := regexp.MustCompile(`<path class="restart" d="M\d+ 0V200"`).FindAllString(string(drawn), -1)
+		strokes := regexp.MustCompile(`<path class="restart" d="M\d+ 0V10"`).FindAllString(string(drawn), -1)
+		if (len(strokes) > 0) != want || (len(lines) > 0) == want {
+			t.Errorf("%s: %d lines and %d strokes", name, len(lines), len(strokes))
+		}
 	}
 }

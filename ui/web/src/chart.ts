@@ -3,7 +3,7 @@ import type { Colours } from "./colours";
 import { drawHoles, drawLimit, drawMoments, near } from "./marks";
 import { type Chart, columnsOf, momentsOf, type Service } from "./report";
 import { Tip } from "./tip";
-import { label, stamp, tick, type Zone, zoneOf } from "./words";
+import { ahead, label, stamp, tick, type Zone } from "./words";
 
 // How many times the highest value a limit may be to be drawn: one farther away
 // would press the line to the ground.
@@ -17,8 +17,14 @@ export interface Neighbours {
 }
 
 /** draw makes a chart in an element of the page. */
-export function draw(into: HTMLElement, service: Service, chart: Chart, colours: Colours, beside: Neighbours): uPlot {
-  const zone = zoneOf(service.to);
+export function draw(
+  into: HTMLElement,
+  service: Service,
+  chart: Chart,
+  zone: Zone,
+  colours: Colours,
+  beside: Neighbours,
+): uPlot {
   const moments = momentsOf(service, chart);
   const columns = columnsOf(chart, moments);
   const steady = service.trends.some(
@@ -123,13 +129,18 @@ const strides = [
   1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2419200,
 ];
 
-// timesOf gives round moments of the zone's clock.
+// timesOf gives round moments of the zone's clock, which may be turned between
+// two of them.
 function timesOf(from: number, to: number, zone: Zone, apart: number, width: number): number[] {
   const most = Math.max(2, Math.floor(width / 90));
   const stride = strides.find((s) => s >= apart && (to - from) / s <= most) ?? (to - from) / most;
   const out: number[] = [];
-  for (let t = Math.ceil((from + zone) / stride) * stride - zone; t <= to; t += stride) out.push(t);
-  return out;
+  for (let clock = Math.ceil((from + ahead(from, zone)) / stride) * stride; ; clock += stride) {
+    const near = clock - ahead(clock, zone);
+    const t = clock - ahead(near, zone);
+    if (!(t <= to)) return out; // also where one of them is no number
+    if (t >= from && t > (out.at(-1) ?? Number.NEGATIVE_INFINITY)) out.push(t);
+  }
 }
 
 function valueAxis(chart: Chart, colours: Colours): uPlot.Axis {

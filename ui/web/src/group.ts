@@ -3,6 +3,7 @@ import { draw, heightOf } from "./chart";
 import { colours } from "./colours";
 import { type Service, spanOf } from "./report";
 import { touch } from "./touch";
+import type { Zone } from "./words";
 
 /** Group is the charts of one service: they share the axis of times, so that a
  * zoom of one is a zoom of all. */
@@ -10,6 +11,7 @@ export class Group {
   private readonly charts = new Map<HTMLElement, uPlot>();
   private readonly whole: [number, number];
   private range: [number, number];
+  private readonly zone: Zone;
   private readonly sizes = new ResizeObserver(() => this.resize());
 
   constructor(
@@ -19,6 +21,7 @@ export class Group {
   ) {
     this.whole = spanOf(service);
     this.range = this.whole;
+    this.zone = JSON.parse(root.dataset.zone ?? "[]") as Zone;
     const hint = root.querySelector<HTMLElement>(".hint");
     if (hint) hint.hidden = false;
     this.resetButton()?.addEventListener("click", () => this.zoom(...this.whole));
@@ -35,7 +38,7 @@ export class Group {
       const chart = this.service.charts[Number(figure.dataset.chart)];
       if (!plot || !chart) continue;
       plot.replaceChildren();
-      const u = draw(plot, this.service, chart, palette, {
+      const u = draw(plot, this.service, chart, this.zone, palette, {
         key: this.key,
         zoom: (from, to) => this.zoom(from, to),
         all: () => this.zoom(...this.whole),

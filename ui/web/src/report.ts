@@ -9,7 +9,7 @@ export interface Report {
 export interface Service {
   name: string;
   workers: { worker: string; pid: number }[];
-  from: string; // RFC 3339; its offset is the zone in which times are shown
+  from: string; // RFC 3339
   to: string;
   trends: Trend[];
   charts: Chart[];

@@ -28,20 +28,21 @@ export function label(v: number, isBytes: boolean): string {
 
 const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/** Zone is an offset from UTC in seconds: that in which the report was made. */
-export type Zone = number;
+/** Zone is how many seconds the clock is ahead of UTC where the report was made:
+ * from each of these times on, the first of which stands for all before too. */
+export type Zone = [from: number, ahead: number][];
 
-/** zoneOf reads the offset of an RFC 3339 time. */
-export function zoneOf(time: string): Zone {
-  const match = /([+-])(\d\d):(\d\d)$/.exec(time);
-  if (!match) return 0;
-  return (match[1] === "-" ? -1 : 1) * (Number(match[2]) * 3600 + Number(match[3]) * 60);
+/** ahead is what a zone's clock is ahead of UTC at a time. */
+export function ahead(time: number, zone: Zone): number {
+  let seconds = zone[0]?.[1] ?? 0;
+  for (const [from, since] of zone) if (from <= time) seconds = since;
+  return seconds;
 }
 
 const two = (n: number) => String(n).padStart(2, "0");
 
 // What the clock of a zone shows is read from a date by its UTC fields.
-const shifted = (time: number, zone: Zone) => new Date((time + zone) * 1000);
+const shifted = (time: number, zone: Zone) => new Date((time + ahead(time, zone)) * 1000);
 
 /** day writes "21 Nov". */
 export function day(time: number, zone: Zone): string {
@@ -63,6 +64,6 @@ export function stamp(time: number, zone: Zone): string {
 
 /** tick writes a time of an axis whose times stand so many seconds apart. */
 export function tick(time: number, zone: Zone, apart: number): string {
-  const midnight = (time + zone) % 86400 === 0;
+  const midnight = (time + ahead(time, zone)) % 86400 === 0;
   return apart >= 86400 || midnight ? day(time, zone) : clock(time, zone, apart < 60);
 }
