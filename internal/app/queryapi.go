@@ -13,7 +13,8 @@ import (
 
 // queryAPI serves the two queries of Prometheus' HTTP API over a store, so that
 // its clients, Grafana among them, can draw the history
-// (https://prometheus.io/docs/prometheus/latest/querying/api/).
+// (https://prometheus.io/docs/prometheus/latest/querying/api/). One is answered
+// at a time.
 func queryAPI(store *tsdb.Store) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/api/v1/query", func(w http.ResponseWriter, r *http.Request) {
@@ -42,8 +43,12 @@ func queryAPI(store *tsdb.Store) http.Handler {
 		}
 		tell(w, store.QueryRange(r.Context(), r.FormValue("query"), from, to, step))
 	})
-	return mux
+	return inTurn(http.MaxBytesHandler(mux, longestQuery))
 }
+
+// longestQuery is how long the form of a query may be, in bytes. Without a
+// limit a form with files would be kept on disk.
+const longestQuery = 1 << 20
 
 func bad(what string, err error) tsdb.Answer {
 	return tsdb.Answer{Status: "error", ErrorType: "bad_data", Error: fmt.Sprintf("%s: %v", what, err)}

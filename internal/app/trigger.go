@@ -17,16 +17,18 @@ import (
 	"stanch/internal/proc"
 	"stanch/internal/ptrace"
 	"stanch/internal/render"
+	"stanch/internal/source/sampler"
 )
 
 // trigger starts a diagnosis of a process whose verdict says that it grows: one
-// at a time, and one of each process within an interval. A process that stanch
-// would refuse to touch is left alone. The diagnosis runs in a stanch of its
-// own, so that whatever happens to it the watch goes on.
+// at a time, and one of each process within an interval, whichever watch began
+// it. A process that stanch would refuse to touch is left alone. The diagnosis
+// runs in a stanch of its own, so that whatever happens to it the watch goes on.
 type trigger struct {
 	dir   string        // where the reports are kept
 	every time.Duration // between two diagnoses of one process
 	long  time.Duration // how long one watches
+	exe   string        // what is run as stanch
 	say   func(format string, args ...any)
 
 	last    map[leak.ProcID]time.Time
@@ -36,8 +38,9 @@ type trigger struct {
 // keptReports is how many reports are kept; the oldest go.
 const keptReports = 100
 
-// pull starts a diagnosis of a process unless one runs or was made lately.
-func (t *trigger) pull(ctx context.Context, c change, now time.Time) {
+// pull starts a diagnosis of a process unless one runs or was made lately. It
+// is interrupted when ctx ends; end waits for it.
+func (t *trigger) pull(ctx context.Context, p sampler.Process, now time.Time) {
 	if t.running != nil {
 		select {
 		case <-t.running.done:
@@ -46,56 +49,112 @@ func (t *trigger) pull(ctx context.Context, c change, now time.Time) {
 			return
 		}
 	}
-	if c.trend.PID <= 0 || c.trend.PID == os.Getpid() {
+	if p.ID.PID == os.Getpid() {
 		return
 	}
-	target, err := proc.Default.Open(c.trend.PID)
-	if err != nil {
+	target, err := proc.Default.Open(p.ID.PID)
+	if err != nil || target.ID != p.ID {
 		return // it has ended
 	}
-	if at, ok := t.last[target.ID]; ok && now.Sub(at) < t.every {
-		return
-	}
 	if t.last == nil {
-		t.last = map[leak.ProcID]time.Time{}
+		t.last = t.begun()
 	}
-	t.last[target.ID] = now
 	for id, at := range t.last {
-		if now.Sub(at) > t.every {
+		if age := now.Sub(at); age < 0 || age >= t.every { // below zero: the clock was set back
 			delete(t.last, id)
+			_ = os.Remove(t.marker(id)) // of one that was refused there is none
 		}
 	}
+	if _, lately := t.last[target.ID]; lately {
+		return
+	}
+	t.last[target.ID] = now
 	plan, err := ptrace.Preflight(target, ptrace.Options{})
 	if err == nil && len(plan.Refusals) > 0 {
 		err = errors.New(strings.Join(plan.Refusals, "; "))
+	}
+	if err == nil {
+		err = t.mark(target.ID)
 	}
 	if err != nil {
 		t.say("%s is not diagnosed: %v", nameOf(target), err)
 		return
 	}
-	file := filepath.Join(t.dir, fmt.Sprintf("%s-%d-%s.json", fileName(c.service), c.trend.PID, now.UTC().Format("20060102T150405Z")))
+	file := filepath.Join(t.dir, fmt.Sprintf("%s-%d-%s.json", fileName(p.Service), p.ID.PID, now.UTC().Format("20060102T150405Z")))
 	t.say("diagnosing %s for %v, report in %s", nameOf(target), t.long, file)
-	t.running = background(ctx, func(ctx context.Context) error {
-		t.diagnose(ctx, target, file)
+	t.running = background(ctx, func(own context.Context) error {
+		// A service manager or a terminal that ends the watch signals the
+		// diagnosis too, and a signal that comes a second after another kills it
+		// with its probe in place: so it hears from the watch at once, not when
+		// its turn comes in close.
+		own, cancel := context.WithCancel(own)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		t.diagnose(own, target, file)
 		return nil
 	})
 }
 
+// markerName is the beginning of the name of an empty file that says by its
+// age when a diagnosis of a process was begun: a watch that is started anew, by
+// what a diagnosis led to perhaps, must not begin it again.
+const markerName = ".begun-"
+
+func (t *trigger) marker(id leak.ProcID) string {
+	return filepath.Join(t.dir, fmt.Sprintf("%s%d-%d", markerName, id.PID, id.Start))
+}
+
+// mark notes that a diagnosis begins now.
+func (t *trigger) mark(id leak.ProcID) error {
+	if err := os.MkdirAll(t.dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(t.marker(id), nil, 0o600)
+}
+
+// begun is what the marks tell.
+func (t *trigger) begun() map[leak.ProcID]time.Time {
+	last := map[leak.ProcID]time.Time{}
+	for _, f := range t.files() {
+		var id leak.ProcID
+		if n, _ := fmt.Sscanf(f.Name(), markerName+"%d-%d", &id.PID, &id.Start); n != 2 {
+			continue
+		}
+		if info, err := f.Info(); err == nil {
+			last[id] = info.ModTime()
+		}
+	}
+	return last
+}
+
+// files are those in the directory of the reports; none when it is not there.
+func (t *trigger) files() []os.DirEntry {
+	files, _ := os.ReadDir(t.dir)
+	return files
+}
+
+// endsWithin is how long a diagnosis that is interrupted may take for its last
+// looks and to take its probe out: more than a minute for 600 MB on a host with
+// ten times as much to do as it has processors (measured). Who kills it before
+// leaves the probe in the target.
+const endsWithin = 3 * time.Minute
+
 // diagnose runs stanch diagnose and says what came of it.
 func (t *trigger) diagnose(ctx context.Context, target *proc.Target, file string) {
-	if err := os.MkdirAll(t.dir, 0o700); err != nil {
-		t.say("not diagnosed: %v", err)
-		return
-	}
 	// Interrupted, not killed: the probe must be taken out first.
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "diagnose", "--quiet", "--for", t.long.String(), "-o", file, strconv.Itoa(target.ID.PID))
+	cmd := exec.CommandContext(ctx, t.exe, "diagnose", "--quiet", "--for", t.long.String(), "-o", file, strconv.Itoa(target.ID.PID))
 	cmd.Args[0] = os.Args[0]
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = time.Minute
+	cmd.WaitDelay = endsWithin
 	out, err := cmd.CombinedOutput()
+	said := strings.TrimSpace(string(out))
 	var exit *exec.ExitError
-	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != ExitFound && exit.ExitCode() != ExitUndecided) {
-		t.say("diagnose of pid %d: %v: %s", target.ID.PID, err, strings.TrimSpace(string(out)))
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() < 0: // by a signal
+		t.say("diagnose of pid %[1]d was killed (%[2]v), and may have left its probe in it; take that out with: stanch detach %[1]d; %[3]s", target.ID.PID, err, said)
+		return
+	case err != nil && (exit == nil || exit.ExitCode() != ExitFound && exit.ExitCode() != ExitUndecided):
+		t.say("diagnose of pid %d: %v: %s", target.ID.PID, err, said)
 		return
 	}
 	t.say("diagnose of pid %d: %s; see: stanch report %s", target.ID.PID, firstFinding(file), file)
@@ -121,14 +180,17 @@ func firstFinding(file string) string {
 
 // clean removes the oldest reports above the number that is kept.
 func (t *trigger) clean() {
-	files, _ := filepath.Glob(filepath.Join(t.dir, "*.json")) // the pattern is well-formed
+	files := slices.DeleteFunc(t.files(), func(f os.DirEntry) bool { return filepath.Ext(f.Name()) != ".json" })
 	if len(files) <= keptReports {
 		return
 	}
-	when := func(name string) string { return name[max(0, len(name)-len("20060102T150405Z.json")):] }
-	slices.SortFunc(files, func(a, b string) int { return strings.Compare(when(a), when(b)) })
+	when := func(f os.DirEntry) string {
+		name := f.Name()
+		return name[max(0, len(name)-len("20060102T150405Z.json")):]
+	}
+	slices.SortFunc(files, func(a, b os.DirEntry) int { return strings.Compare(when(a), when(b)) })
 	for _, f := range files[:len(files)-keptReports] {
-		if err := os.Remove(f); err != nil {
+		if err := os.Remove(filepath.Join(t.dir, f.Name())); err != nil {
 			t.say("%v", err)
 		}
 	}

@@ -85,6 +85,9 @@ func (j *jury) note(samples []series.Sample) {
 		if !judgedMetrics[s.Key.Metric] {
 			continue
 		}
+		if s.Key.Worker == "" && len(j.gone) > 0 {
+			delete(j.gone, place{s.Key.Service, ""})
+		}
 		l := j.lows[s.Key]
 		if l == nil {
 			l = &series.Lows{}
@@ -310,10 +313,13 @@ func (c change) String() string {
 	if t.PID > 0 {
 		who += fmt.Sprintf("[%d]", t.PID)
 	}
-	if !trend.Grows(t.Verdict) {
+	switch {
+	case t.Verdict == leak.VerdictUnknown:
+		return fmt.Sprintf("%s %s: it is not sure any more that it grows", who, t.Resource)
+	case !trend.Grows(t.Verdict):
 		return fmt.Sprintf("%s %s: grows no longer (%s)", who, t.Resource, t.Verdict)
 	}
-	row := render.OverviewOf([]leak.ReportService{{Name: c.service, Trends: []leak.ReportTrend{*t}}}).Growing[0]
+	row := render.OverviewOf([]leak.ReportService{{Name: c.service, Kind: kindOf(c.service), Trends: []leak.ReportTrend{*t}}}).Growing[0]
 	line := fmt.Sprintf("%s %s: %s, now %s", who, row.What, t.Verdict, row.Now)
 	if row.Grows != "" {
 		line += ", " + row.Grows

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,7 +156,10 @@ func (a *app) runWatch(ctx context.Context, word string, f *watchFlags) (err err
 	polite()
 	debug.SetGCPercent(gcPercent)
 	w, err := a.newWatch(ctx, word, f)
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil // it was ended before it began
+	case err != nil:
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
@@ -168,9 +173,10 @@ func (a *app) runWatch(ctx context.Context, word string, f *watchFlags) (err err
 // reportsDir is where --diagnose-on keeps its reports.
 func (f *watchFlags) reportsDir() string { return filepath.Join(f.data, "reports") }
 
-// sayer writes lines for an operator; under systemd the journal adds the time.
+// sayer writes lines for an operator, with the time, unless they go to the
+// journal, which adds it.
 func (a *app) sayer() func(format string, args ...any) {
-	stamp := os.Getenv("JOURNAL_STREAM") == ""
+	stamp := !journaled(a.std.Err)
 	return func(format string, args ...any) {
 		line := fmt.Sprintf(format, args...)
 		if stamp {
@@ -178,6 +184,22 @@ func (a *app) sayer() func(format string, args ...any) {
 		}
 		fmt.Fprintln(a.std.Err, line)
 	}
+}
+
+// journaled reports whether systemd connected w to the journal. What a service
+// starts inherits the variable that says so, and may write elsewhere
+// (systemd.exec(5), JOURNAL_STREAM).
+func journaled(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 // logger makes a logger of a sayer, for the store and for remote write.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // checkWatch says what a watch with these flags could see and do here: for
 // packages, for a unit's ExecStartPre, and for people. It changes nothing but
-// making the data directory.
+// making the directories of the history and of the socket.
 func (a *app) checkWatch(word string, f *watchFlags) error {
 	c := &watchCheck{app: a}
 	if word != "" {
@@ -55,30 +56,61 @@ func (c *watchCheck) must(what, works string, err error) {
 	c.line("ok", what, works)
 }
 
+// may says whether something works without which a watch runs, and sees less.
+func (c *watchCheck) may(what, works string, err error) {
+	if err != nil {
+		c.line("note", what, err.Error()+"; the watch runs without it")
+		return
+	}
+	c.line("ok", what, works)
+}
+
+// store looks at the history as a reader: to open it for writing would repair
+// and compact it, and leave files of root's in the directory of another user.
 func (c *watchCheck) store(f *watchFlags) {
-	store, err := tsdb.Open(f.data, tsdb.Options{MaxBytes: int64(f.maxSize), Retention: f.retention})
-	text := ""
-	switch {
-	case err == nil:
-		text = fmt.Sprintf("%s holds %s of at most %s", f.data, leak.FormatBytes(float64(store.Stats().Bytes)), leak.FormatBytes(float64(f.maxSize)))
-		if at := store.Newest(); at != 0 {
-			text += ", until " + time.UnixMilli(at).Format("2006-01-02 15:04:05")
-		}
-		err = store.Close()
-	case errors.Is(err, tsdb.ErrLocked):
-		text, err = fmt.Sprintf("%s is in use: %v", f.data, err), nil
+	held, newest, err := checkHistory(f.data)
+	text := fmt.Sprintf("%s holds %s of at most %s", f.data, leak.FormatBytes(float64(held)), leak.FormatBytes(float64(f.maxSize)))
+	if newest != 0 {
+		text += ", until " + time.UnixMilli(newest).Format("2006-01-02 15:04:05")
 	}
 	c.must("history", text, err)
 	var st syscall.Statfs_t
-	if syscall.Statfs(f.data, &st) == nil {
-		free := st.Bavail * uint64(st.Bsize)
-		if verdict := "ok"; free < uint64(f.maxSize) {
-			verdict = "note"
-			c.line(verdict, "disk", fmt.Sprintf("%s free, less than --max-size %s; what does not fit is not written, and said", leak.FormatBytes(float64(free)), leak.FormatBytes(float64(f.maxSize))))
-		} else {
-			c.line(verdict, "disk", leak.FormatBytes(float64(free))+" free")
-		}
+	if syscall.Statfs(f.data, &st) != nil {
+		return
 	}
+	free := leak.FormatBytes(float64(st.Bavail) * float64(st.Bsize))
+	if left := int64(f.maxSize) - held; int64(st.Bavail)*st.Bsize < left {
+		c.line("note", "disk", fmt.Sprintf("%s free, and the history may grow by %s (--max-size); what does not fit is not written, and said", free, leak.FormatBytes(float64(left))))
+		return
+	}
+	c.line("ok", "disk", free+" free")
+}
+
+// checkHistory says why a watch could not keep its history in a directory, or
+// what is there already.
+func checkHistory(dir string) (held, newest int64, err error) {
+	socket := filepath.Join(dir, socketName)
+	if err := fits(socket); err != nil {
+		return 0, 0, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, 0, err
+	}
+	if answers(socket) {
+		return 0, 0, fmt.Errorf("another stanch watch writes to %s", dir)
+	}
+	file, err := os.CreateTemp(dir, ".check-")
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
+		return 0, 0, err
+	}
+	store, err := tsdb.OpenReadOnly(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	return store.Stats().Bytes, store.Newest(), store.Close()
 }
 
 func (c *watchCheck) listen(f *watchFlags) {
@@ -87,7 +119,7 @@ func (c *watchCheck) listen(f *watchFlags) {
 		if err == nil {
 			err = l.Close()
 		}
-		c.must("listen", "http://"+f.listen+"/metrics", err)
+		c.must("listen", "/metrics is to be at "+f.listen, err)
 	}
 	if f.remote == "" {
 		return
@@ -99,21 +131,26 @@ func (c *watchCheck) listen(f *watchFlags) {
 	c.must("remote write", "the address is well-formed; samples that it refuses are counted on /metrics", err)
 }
 
+// logs looks whether the logs can be read. A watch runs without them.
 func (c *watchCheck) logs(f *watchFlags) {
 	for _, path := range f.logs {
-		file, err := os.Open(path)
+		file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would hold it up
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			c.line("note", "log", path+" is not there yet; it is followed from when it is")
 			continue
 		case err == nil:
-			err = file.Close()
+			var info os.FileInfo
+			if info, err = file.Stat(); err == nil && info.IsDir() {
+				err = fmt.Errorf("%s is a directory", path)
+			}
+			err = errors.Join(err, file.Close())
 		}
-		c.must("log", path, err)
+		c.may("log", path, err)
 	}
 	if len(f.journals) > 0 {
 		_, err := exec.LookPath("journalctl")
-		c.must("journal", "journalctl is there", err)
+		c.may("journal", "journalctl is there", err)
 	}
 }
 
@@ -132,10 +169,13 @@ func (c *watchCheck) rights() {
 	if major, minor := proc.Default.Kernel(); major < 6 || major == 6 && minor < 2 {
 		c.line("note", "descriptors", fmt.Sprintf("Linux %d.%d does not tell how many a process has without listing them (6.2 does): they are counted at the slower pace", major, minor))
 	}
-	if socket := runDir(); c.reachable(socket) {
+	switch socket := filepath.Join(runDir(), socketName); {
+	case answers(socket):
+		c.line("note", "suspects", fmt.Sprintf("another stanch watch has %s: 'stanch suspects' needs --data for this one", socket))
+	case c.reachable(runDir()):
 		c.line("ok", "suspects", "'stanch suspects' finds the watch by "+socket)
-	} else {
-		c.line("note", "suspects", fmt.Sprintf("%s can not be written: 'stanch suspects' needs --data", socket))
+	default:
+		c.line("note", "suspects", fmt.Sprintf("%s can not be written: 'stanch suspects' needs --data", runDir()))
 	}
 }
 

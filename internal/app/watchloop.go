@@ -36,7 +36,7 @@ type watch struct {
 	mu     sync.Mutex // holds the jury, which the tick and the answers share
 	jury   *jury
 	said   map[string]bool // what need not be said twice
-	full   string          // why the store takes nothing now, "" when it does
+	failed string          // why the store took nothing at the last tick, "" when it did
 	last   time.Time       // when the last tick ended
 	stats  metrics.Stats
 	server []*task
@@ -79,7 +79,7 @@ func (a *app) newWatch(ctx context.Context, word string, f *watchFlags) (*watch,
 		return nil, errors.Join(err, w.close())
 	}
 	if f.diagnoseOn == "leak" {
-		w.trigger = &trigger{dir: f.reportsDir(), every: f.diagnoseEvery, long: f.diagnoseFor, say: w.say}
+		w.trigger = &trigger{dir: f.reportsDir(), every: f.diagnoseEvery, long: f.diagnoseFor, exe: "/proc/self/exe", say: w.say}
 	}
 	return w, nil
 }
@@ -123,9 +123,9 @@ func (w *watch) resume(ctx context.Context) error {
 	if time.Since(time.UnixMilli(newest)) > -smallStep {
 		w.stamps.After = newest
 	}
-	all, err := w.store.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.PID, series.Started}}, newest-resumeSince.Milliseconds(), newest)
+	all, err := w.lastOf(ctx, []series.Metric{series.PID, series.Started}, newest, resumeSince)
 	if err != nil {
-		return fmt.Errorf("read the history: %w", err)
+		return err
 	}
 	known := map[place]*sampler.Process{}
 	for _, s := range all {
@@ -144,12 +144,22 @@ func (w *watch) resume(ctx context.Context) error {
 		w.host.Known = append(w.host.Known, *p)
 		w.jury.resume(at, newest)
 	}
-	templates, err := w.store.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.Log}}, newest-judgedSince.Milliseconds(), newest)
+	templates, err := w.lastOf(ctx, []series.Metric{series.Log}, newest, judgedSince)
 	if err != nil {
-		return fmt.Errorf("read the history: %w", err)
+		return err
 	}
 	w.logs.seed(templates)
 	return nil
+}
+
+// lastOf reads series for their last points: of the others, which would be a
+// gigabyte for thousands of processes, only a few come.
+func (w *watch) lastOf(ctx context.Context, metrics []series.Metric, newest int64, since time.Duration) ([]series.Series, error) {
+	all, err := w.store.Select(ctx, tsdb.Match{Metrics: metrics, Step: since.Milliseconds()}, newest-since.Milliseconds(), newest)
+	if err != nil {
+		return nil, fmt.Errorf("read the history: %w", err)
+	}
+	return all, nil
 }
 
 // serve opens what asks the watch: the unix socket in the data directory, the
@@ -256,7 +266,7 @@ func (w *watch) tick(ctx context.Context) error {
 		w.say("%s", clockWords(j))
 	}
 	samples := append(append(sweep.Samples, jumps...), w.logs.take(now.At)...)
-	w.keep(samples)
+	w.kept(w.store.Append(samples))
 	w.page.Update(samples)
 	if w.remote != nil {
 		w.remote.Send(samples)
@@ -295,9 +305,10 @@ func clockWords(s series.Sample) string {
 }
 
 // gone are the series of the places that nobody has any more, and those places;
-// it notes the series of the others.
+// it notes the series of the others. With the last worker of a service goes what
+// the service has once: its cgroup.
 func (w *watch) gone(samples []series.Sample, ended []sampler.Process) (gone []series.Key, left []place) {
-	now := map[place]bool{}
+	now, running := map[place]bool{}, map[string]bool{}
 	for i := range samples {
 		k := &samples[i].Key
 		at := place{k.Service, k.Worker}
@@ -306,49 +317,66 @@ func (w *watch) gone(samples []series.Sample, ended []sampler.Process) (gone []s
 		}
 		w.keys[at][*k] = true
 		if k.Metric == series.PID {
-			now[at] = true
+			now[at], running[at.service] = true, true
 		}
 	}
-	for _, p := range ended {
-		at := place{p.Service, p.Worker}
-		if now[at] {
-			continue // another process has it
-		}
+	leave := func(at place) {
 		for k := range w.keys[at] {
 			gone = append(gone, k)
 		}
 		delete(w.keys, at)
 		left = append(left, at)
-		w.page.Forget(p.Service, p.Worker)
+		w.page.Forget(at.service, at.worker)
+	}
+	for _, p := range ended {
+		if at := (place{p.Service, p.Worker}); !now[at] { // else another process has it
+			leave(at)
+		}
+		if !running[p.Service] {
+			leave(place{p.Service, ""})
+		}
 	}
 	return gone, left
 }
 
 // diagnose pulls the trigger for the processes whose verdict says that they
-// grow.
+// grow. A verdict may be minutes old, and its PID have another owner by now: the
+// process must be the one that was seen at its place a moment ago.
 func (w *watch) diagnose(ctx context.Context, growing []leak.ReportService) {
-	if w.trigger == nil {
+	if w.trigger == nil || len(growing) == 0 {
 		return
+	}
+	living := map[place]sampler.Process{}
+	for _, p := range w.host.Processes() {
+		living[place{p.Service, p.Worker}] = p
 	}
 	for i := range growing {
 		for _, t := range growing[i].Trends {
-			w.trigger.pull(ctx, change{service: growing[i].Name, trend: t}, time.Now())
+			if p, ok := living[place{growing[i].Name, t.Worker}]; ok && p.ID.PID == t.PID {
+				w.trigger.pull(ctx, p, time.Now())
+			}
 		}
 	}
 }
 
-// keep appends to the store. A disk that is full stops nothing: it is said when
-// it begins and when it ends.
-func (w *watch) keep(samples []series.Sample) {
-	err := w.store.Append(samples)
+// kept says what came of an append. A disk that is full stops nothing: it is
+// said when it begins and when it ends.
+func (w *watch) kept(err error) {
+	why := ""
 	switch {
-	case err != nil && err.Error() != w.full:
-		w.full = err.Error()
+	case errors.Is(err, tsdb.ErrFull):
+		why = tsdb.ErrFull.Error() // how much is free is another each time
+	case err != nil:
+		why = err.Error()
+	}
+	switch {
+	case why == w.failed:
+	case err != nil:
 		w.say("the history is not written: %v", err)
-	case err == nil && w.full != "":
-		w.full = ""
+	default:
 		w.say("the history is written again")
 	}
+	w.failed = why
 }
 
 // once says a line that was not said before.

@@ -59,7 +59,7 @@ func suspectAlerts(detectors []Detector) []alert {
 // row by chance have a probability of 1/720 where nothing grows, and noise
 // does not lift its minimum above an earlier maximum. It is weaker than the
 // watch's own verdicts (no load, no saturation, no season), so it is silent
-// where those are scraped.
+// about a host of which those are scraped.
 func historyAlerts(o RuleOptions) []alert {
 	const windows = 6
 	window := o.span(time.Hour)
@@ -82,7 +82,7 @@ func historyAlerts(o RuleOptions) []alert {
 		}
 		grows += fmt.Sprintf("\nand %s > 1.05 * %s", at("min_over_time", of.metric, 0), at("max_over_time", of.metric, windows-1))
 		grows += fmt.Sprintf("\nand changes(%s[%s]) == 0", series.Started, model.Duration(windows*time.Duration(window)))
-		grows += "\nunless on () stanch_build_info"
+		grows += "\nunless on (instance) stanch_build_info"
 		out = append(out, alert{
 			name: "StanchNeverFallsBack", expr: grows, severity: "warning", labels: map[string]string{"resource": of.resource},
 			summary: worker + ": {{ $labels.resource }} only grows",

@@ -4,13 +4,25 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"stanch/internal/series"
 )
 
 // near compares what is held with what may be held. A limit is said at a
-// slower pace than Prometheus looks back (5 min), hence the last of an hour.
+// slower pace than Prometheus looks back (5 min), hence the last of an hour. One
+// of zero is none (nf_conntrack_max), or the program's own wish: a sandbox that
+// wants no further descriptor.
 func near(held, limit series.Metric, condition string) string {
-	return fmt.Sprintf("%s / last_over_time(%s[1h]) %s", held, limit, condition)
+	return fmt.Sprintf("%s / (last_over_time(%s[1h]) > 0) %s", held, limit, condition)
+}
+
+// cgroupKilled finds a count of kills that grew. The first one is said with the
+// first kill, so what was not there before, while the cgroup was, grew too.
+func cgroupKilled(hour model.Duration) string {
+	const kills = string(series.CgroupEvents) + `{event="oom_kill"}`
+	return fmt.Sprintf("increase(%[1]s[%[2]s]) > 0\nor %[1]s > 0\nunless last_over_time(%[1]s[%[2]s] offset %[2]s)\nand on (service, instance, job) last_over_time(%[3]s[%[2]s] offset %[2]s)",
+		kills, hour, series.CgroupMemory)
 }
 
 // share is the value of a rule of near.
@@ -26,9 +38,10 @@ func limitAlerts(o RuleOptions) []alert {
 			text:    "At the limit (RLIMIT_NOFILE) open, accept and socket fail with EMFILE.", next: nextOfTable,
 		}
 	}
-	killed := func(name, counter, whose, next string) alert {
+	hour, quarter := o.span(time.Hour), o.span(15*time.Minute)
+	killed := func(name, expr, whose, next string) alert {
 		return alert{
-			name: name, expr: fmt.Sprintf("increase(%s[%s]) > 0", counter, o.span(time.Hour)), severity: "warning",
+			name: name, expr: expr, severity: "warning",
 			summary: whose + ": the kernel killed a process for lack of memory",
 			text:    "It kills the process with the highest score, which need not be the one that grew.", next: next,
 		}
@@ -59,22 +72,23 @@ func limitAlerts(o RuleOptions) []alert {
 			summary: host + ": " + share + " of the connection tracking table is in use",
 			text:    "When it is full new connections are dropped.", next: nextOfHost,
 		},
-		killed("StanchHostOOMKill", string(series.HostOOMKills), host, nextOfHost),
-		killed("StanchOOMKill", string(series.CgroupEvents)+`{event="oom_kill"}`, service, nextOfService),
+		killed("StanchHostOOMKill", fmt.Sprintf("increase(%s[%s]) > 0", series.HostOOMKills, hour), host, nextOfHost),
+		killed("StanchOOMKill", cgroupKilled(hour), service, nextOfService),
 		alert{
-			name: "StanchRestarts", expr: fmt.Sprintf("changes(%s[%s]) > 3", series.Started, o.span(time.Hour)), severity: "warning",
-			summary: worker + ": started anew {{ $value }} times within " + o.span(time.Hour).String(),
+			name: "StanchRestarts", expr: fmt.Sprintf("changes(%s[%s]) > 3", series.Started, hour), severity: "warning",
+			summary: worker + ": started anew {{ $value }} times within " + hour.String(),
 			text:    "Whoever restarts it hides what it loses, or why it ends: its history shows how much it held before each.", next: nextOfService,
 		},
 		alert{
 			// The peer has closed and the program has not. A few are there for
-			// moments in any busy server, so the lowest number counts.
-			name: "StanchSocketsNotClosed", expr: fmt.Sprintf(`min_over_time(%s{state="CLOSE_WAIT"}[%s]) > 20`, series.Sockets, o.span(30*time.Minute)), severity: "warning",
-			summary: worker + ": {{ $value }} sockets in CLOSE_WAIT for " + o.span(30*time.Minute).String(),
+			// moments in any busy server, so the lowest number counts; and it must
+			// last, since the window of a series that has just begun holds one value.
+			name: "StanchSocketsNotClosed", expr: fmt.Sprintf(`min_over_time(%s{state="CLOSE_WAIT"}[%s]) > 20`, series.Sockets, quarter), pending: 15 * time.Minute, severity: "warning",
+			summary: worker + ": {{ $value }} sockets in CLOSE_WAIT for " + quarter.String() + " or longer",
 			text:    "Their peers have closed, and this program has not: no timeout ends that.", next: nextOfTable,
 		},
 		alert{
-			name: "StanchZombies", expr: fmt.Sprintf("min_over_time(%s[%s]) > 20", series.Zombies, o.span(30*time.Minute)), severity: "warning",
+			name: "StanchZombies", expr: fmt.Sprintf("min_over_time(%s[%s]) > 20", series.Zombies, quarter), pending: 15 * time.Minute, severity: "warning",
 			summary: worker + ": {{ $value }} ended children are not waited for",
 			text:    "Each keeps a PID and a slot of pids.max until its parent waits for it, or ends.", next: nextOfService,
 		},

@@ -62,7 +62,7 @@ const preface = `# Alert rules for stanch, made by 'stanch watch --print-rules' 
 #
 # stanch-suspects  what the watch concludes; needs its /metrics to be scraped
 # stanch-limits    what is near a limit, or restarts; from /metrics or from --remote-write
-# stanch-history   growth seen in the series alone; for --remote-write, silent where verdicts are scraped
+# stanch-history   growth seen in the series alone; for --remote-write, silent about hosts whose verdicts are scraped
 # stanch-watch     whether the watch itself works
 #
 # Of one watch, scrape /metrics or take remote write, not both: each alert would come twice.
@@ -139,9 +139,10 @@ const (
 	host    = `{{ with $labels.instance }}{{ . }}{{ else }}the host{{ end }}`
 	on      = `{{ with $labels.instance }} on {{ . }}{{ end }}`
 
-	withPID       = `{{ with printf "stanch_process_pid{service=%q,worker=%q,instance=%q}" $labels.service $labels.worker $labels.instance | query }}`
-	pid           = `{{ . | first | value | printf "%.0f" }}`
-	nextOfService = `stanch suspects '{{ $labels.service }}'`
+	withPID = `{{ with printf "stanch_process_pid{service=%q,worker=%q,instance=%q}" $labels.service $labels.worker $labels.instance | query }}`
+	pid     = `{{ . | first | value | printf "%.0f" }}`
+	// The command is pasted into a shell, and whoever starts a program names it.
+	nextOfService = `stanch suspects '{{ reReplaceAll "'" "'\\''" $labels.service }}'`
 	nextOfWorker  = nextOfService + withPID + `, then stanch diagnose ` + pid + `{{ end }}`
 	nextOfTable   = nextOfService + withPID + `, then stanch fds ` + pid + ` and stanch diagnose ` + pid + `{{ end }}`
 	nextOfHost    = `stanch suspects`

@@ -103,6 +103,16 @@ type line func(minute int) float64
 
 func always(v float64) line { return func(int) float64 { return v } }
 
+// from has values from a minute on.
+func from(first int, of line) line {
+	return func(minute int) float64 {
+		if minute < first {
+			return math.NaN()
+		}
+		return of(minute)
+	}
+}
+
 // each has a value every n minutes only.
 func each(n int, of line) line {
 	return func(minute int) float64 {
@@ -130,6 +140,8 @@ func TestRulesFire(t *testing.T) {
 		most  = string(series.FDLimit) + `{service="a.service",worker="0"}`
 		who   = `{service="a.service",worker="0",resource="memory"`
 		build = `stanch_build_info{instance="h:9142"}`
+
+		killed = string(series.CgroupEvents) + `{service="a.service",event="oom_kill"}`
 	)
 	stories := []story{
 		{"verdicts", map[string]line{
@@ -166,9 +178,32 @@ func TestRulesFire(t *testing.T) {
 			string(series.Sockets) + `{service="a.service",worker="0",state="CLOSE_WAIT"}`:  func(m int) float64 { return 30 - 29*float64(m%50/49) },
 			string(series.Sockets) + `{service="a.service",worker="1",state="ESTABLISHED"}`: always(3000),
 		}, map[int]string{
-			5:  "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchMemoryNearLimit warning, StanchTasksNearLimit warning, StanchSocketsNotClosed warning, StanchZombies warning",
+			5:  "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchMemoryNearLimit warning, StanchTasksNearLimit warning",
+			40: "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchHostOOMKill warning, StanchMemoryNearLimit warning, StanchTasksNearLimit warning, StanchSocketsNotClosed warning, StanchZombies warning",
 			70: "StanchHostFilesNearLimit warning, StanchHostMemoryLow warning, StanchMemoryNearLimit warning, StanchHostOOMKill warning, StanchTasksNearLimit warning, StanchZombies warning",
 		}},
+		{"limits of zero, which are none", map[string]line{
+			fds:                             always(5),
+			most:                            always(0),
+			string(series.HostConntrack):    always(5),
+			string(series.HostConntrackMax): always(0),
+		}, map[int]string{30: ""}},
+		{"a moment with many of what a busy server has a few", map[string]line{
+			string(series.Sockets) + `{service="a.service",worker="0",state="CLOSE_WAIT"}`: func(m int) float64 { return 30 * float64(max(0, 4-m)) },
+			string(series.Zombies) + `{service="a.service",worker="0"}`:                    func(m int) float64 { return 30 * float64(max(0, 4-m)) },
+		}, map[int]string{1: "", 3: "", 20: ""}},
+		{"the first kill in a cgroup, of which nothing was counted before", map[string]line{
+			killed: from(90, always(1)),
+			string(series.CgroupMemory) + `{service="a.service"}`: always(50),
+		}, map[int]string{80: "", 95: "StanchOOMKill warning", 140: "StanchOOMKill warning", 250: ""}},
+		{"another kill in a cgroup", map[string]line{
+			killed: func(m int) float64 { return float64(3 + m/90) },
+			string(series.CgroupMemory) + `{service="a.service"}`: always(50),
+		}, map[int]string{80: "", 95: "StanchOOMKill warning", 160: ""}},
+		{"kills before the watch began", map[string]line{
+			killed: from(90, always(3)),
+			string(series.CgroupMemory) + `{service="a.service"}`: from(90, always(50)),
+		}, map[int]string{95: "", 140: "", 170: ""}},
 		{"restarts every quarter of an hour", map[string]line{begun: func(m int) float64 { return float64(m / 13) }},
 			map[int]string{30: "", 60: "StanchRestarts warning"}},
 		{"a watch that ends", map[string]line{build: always(1), string(series.HostAvailable): func(m int) float64 {
@@ -194,13 +229,18 @@ func TestHistoryRulesFire(t *testing.T) {
 		memory = string(series.Anonymous) + `{service="a.service",worker="0"}`
 		begun  = string(series.Started) + `{service="a.service",worker="0"}`
 		fds    = string(series.FDs) + `{service="a.service",worker="0"}`
-		build  = `stanch_build_info{instance="h:9142"}`
+
+		build        = `stanch_build_info{instance="h:9142"}`
+		scraped      = string(series.Anonymous) + `{service="a.service",worker="0",instance="h:9142"}`
+		scrapedBegun = string(series.Started) + `{service="a.service",worker="0",instance="h:9142"}`
 	)
 	runStories(t, 5, []story{
 		{"growth below a sawtooth", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1)},
 			map[int]string{200: "", 420: "StanchNeverFallsBack warning"}},
-		{"growth that is scraped with its verdicts", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1), build: always(1)},
+		{"growth that is scraped with its verdicts", map[string]line{scraped: sawtooth(1e8, 5e6, 2e5, 7), scrapedBegun: always(1), build: always(1)},
 			map[int]string{420: ""}},
+		{"growth that is sent, while another host is scraped", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: always(1), build: always(1)},
+			map[int]string{420: "StanchNeverFallsBack warning"}},
 		{"growth and a restart", map[string]line{memory: sawtooth(1e8, 5e6, 2e5, 7), begun: func(m int) float64 { return float64(m / 300) }},
 			map[int]string{420: ""}},
 		{"a collector", map[string]line{memory: sawtooth(1e8, 2e8, 0, 47), begun: always(1)}, map[int]string{400: "", 420: ""}},
@@ -326,4 +366,28 @@ func TestAnnotations(t *testing.T) {
 		},
 	}}}}
 	runUnits(t, unitFile{Rules: []string{"rules.yml"}, Every: "1m", Tests: []unitTest{u}})
+}
+
+// TestHostileName: whoever starts a program names its service, and the alert's
+// command is pasted into a shell.
+func TestHostileName(t *testing.T) {
+	const name = `x'; touch "owned" #`
+	labels := map[string]string{"service": name, "worker": "0", "resource": "memory", "verdict": "growing", "severity": "warning"}
+	next := `stanch suspects 'x'\''; touch "owned" #', then stanch diagnose 4711`
+	runUnits(t, unitFile{Rules: []string{"rules.yml"}, Every: "1m", Tests: []unitTest{{
+		Name: "words", Every: "1m",
+		Input: []unitSeries{
+			{fmt.Sprintf("stanch_suspect{service=%q,worker=\"0\",resource=\"memory\",verdict=\"growing\"}", name), "1+0x20"},
+			{fmt.Sprintf("stanch_process_pid{service=%q,worker=\"0\"}", name), "4711+0x20"},
+		},
+		Alerts: []unitAlert{{"StanchGrowing", "10m", []unitFired{{Labels: labels, Annotations: map[string]string{
+			"summary":     name + " (worker 0): memory grows steadily",
+			"description": "It holds  now, and gains  per hour. Nothing seen so far says that this ends.",
+			"next":        next,
+		}}}}},
+	}}})
+	command, _, _ := strings.Cut(next, ", then")
+	if out, err := exec.Command("sh", "-c", "printf %s "+strings.TrimPrefix(command, "stanch suspects ")).Output(); err != nil || string(out) != name {
+		t.Errorf("the shell takes it for %q, %v", out, err)
+	}
 }
