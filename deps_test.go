@@ -61,7 +61,7 @@ var libraries = map[string][]string{
 	"github.com/prometheus/prometheus":        {"series/tsdb"},
 	"github.com/oklog/ulid":                   {"series/tsdb"},
 	"github.com/prometheus/client_golang":     {"metrics"},
-	"github.com/prometheus/common/model":      {"metrics"},
+	"github.com/prometheus/common/model":      {"app", "metrics"},
 	"github.com/prometheus/exporter-toolkit":  {"metrics"},
 	"gopkg.in/yaml.v3":                        {"metrics"},
 	"golang.org/x/net/netutil":                {"metrics"},

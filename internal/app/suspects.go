@@ -66,7 +66,8 @@ restarts, and which log lines come before growth.
 	}
 	f.out.flags(cmd)
 	fl := cmd.Flags()
-	fl.DurationVar(&f.since, "since", 7*24*time.Hour, "how far back to look; of a file all when not given")
+	f.since = 7 * 24 * time.Hour
+	fl.Var(daysFlag{&f.since}, "since", "how far back to look; of a file all when not given")
 	fl.DurationVar(&f.look, "for", 10*time.Second, "how long to sample when there is no history")
 	fl.StringVar(&f.data, "data", "", "read the history in this directory, or ask the watch that writes it (default "+dataDir()+")")
 	fl.StringVar(&f.from, "from", "", "read a file of rss and vsz lines instead")
@@ -78,7 +79,7 @@ restarts, and which log lines come before growth.
 func (f *suspectsFlags) check(name string) error {
 	switch {
 	case f.since <= 0:
-		return usagef("--since takes a time such as 6h, not %v", f.since)
+		return usagef("--since takes a time such as 6h or 7d, not %v", f.since)
 	case f.look < 2*time.Second:
 		return usagef("--for is %v; growth needs 2s or more to be seen", f.look)
 	case f.interval <= 0:

@@ -82,11 +82,13 @@ The history is a Prometheus TSDB. /metrics and Prometheus' query API are on --li
 	fl.StringVar(&f.remote, "remote-write", "", "send each sample to this Prometheus remote-write URL too")
 	fl.StringVar(&f.remoteToken, "remote-token-file", "", "file with the bearer token for --remote-write")
 	fl.Var(&f.maxSize, "max-size", "the most bytes of history on disk; K, M, G allowed")
-	fl.DurationVar(&f.retention, "retention", 30*24*time.Hour, "how long the history is kept")
+	f.retention = 30 * 24 * time.Hour
+	fl.Var(daysFlag{&f.retention}, "retention", "how long the history is kept")
 	fl.StringArrayVar(&f.logs, "log", nil, "follow this log file: which lines come before growth; may be given again")
 	fl.StringArrayVar(&f.journals, "journal", nil, "follow the journal of this systemd unit likewise")
 	fl.StringVar(&f.diagnoseOn, "diagnose-on", "none", "leak: when a verdict says that a process grows, diagnose it (short pauses, and a probe inside while it watches) and keep the report")
-	fl.DurationVar(&f.diagnoseEvery, "diagnose-every", 24*time.Hour, "with --diagnose-on: at most once in this time for each process")
+	f.diagnoseEvery = 24 * time.Hour
+	fl.Var(daysFlag{&f.diagnoseEvery}, "diagnose-every", "with --diagnose-on: at most once in this time for each process")
 	fl.DurationVar(&f.diagnoseFor, "diagnose-for", time.Minute, "with --diagnose-on: how long each diagnosis watches")
 	fl.BoolVar(&f.printRules, "print-rules", false, "print Prometheus alert rules for these metrics, and end")
 	fl.BoolVar(&f.check, "check", false, "say what this watch could see and do here, and end; exit code 1 when it could not run")

@@ -130,7 +130,7 @@ func (p *Pass) short(r rise) {
 		p.conclude(leak.VerdictUnknown, fmt.Sprintf("rose from %s to %s in %s; %s; a verdict needs %s more", p.amount(r.first), p.amount(r.last), since(span), p.slopeWords(r), since(needs)))
 		return
 	}
-	p.conclude(leak.VerdictUnknown, fmt.Sprintf("%s in %s are too little for a verdict: it needs %s more", times(len(ps), "sample"), since(span), since(max(needs, time.Second))))
+	p.conclude(leak.VerdictUnknown, fmt.Sprintf("%s in %s: too few for a verdict, which needs %s more", times(len(ps), "sample"), since(span), since(max(needs, time.Second))))
 }
 
 // undecided says how much longer it takes. A slope is known the better the

@@ -98,7 +98,7 @@ func (p *Pass) lower(k int, size float64) {
 		c.raw[i] -= size
 	}
 	p.leveled += size
-	p.note("rose by " + p.amount(size) + " about " + p.time(c.windows[k].From).Format("2006-01-02 15:04") + ", which is not taken for growth")
+	p.note("rose by " + p.amount(size) + " about " + p.time(c.windows[k].From).Format("2006-01-02 15:04 MST") + ", which is not taken for growth")
 }
 
 // bendOf finds where the slope of the curve changed; cut is the first window
@@ -179,5 +179,5 @@ func (p *Pass) bendWords() string {
 	if r.slope > 0.05*most {
 		return fmt.Sprintf("grew by %s, slowed down %s, and by %s in the last %s: it bends towards an end", p.rate(most), times(len(p.bends), "time"), p.rate(r.slope), since(left))
 	}
-	return fmt.Sprintf("grew by %s until %s, and not in the %s since", p.rate(most), p.time(last.at).UTC().Format("2006-01-02 15:04:05"), since(left))
+	return fmt.Sprintf("grew by %s until %s, and not in the %s since", p.rate(most), p.time(last.at).Format("2006-01-02 15:04:05 MST"), since(left))
 }

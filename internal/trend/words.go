@@ -5,25 +5,21 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"stanch/internal/leak"
 )
 
 // amount writes a value of the trend with its unit: "45.2 MB", "17".
 func (p *Pass) amount(v float64) string {
-	if math.Round(v) == 0 && (p.trend.Bytes || v == 0) {
-		v = 0 // not -0
+	switch {
+	case p.trend.Bytes:
+		return leak.FormatBytes(v)
+	case v <= -1000:
+		return "-" + leak.FormatCount(uint64(math.Round(-v)))
+	case v >= 1000:
+		return leak.FormatCount(uint64(math.Round(v)))
 	}
-	if !p.trend.Bytes {
-		return strconv.FormatFloat(round(v), 'f', -1, 64)
-	}
-	for _, u := range []struct {
-		size float64
-		name string
-	}{{1e12, "TB"}, {1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}} {
-		if math.Abs(v) >= u.size {
-			return strconv.FormatFloat(round(v/u.size), 'f', -1, 64) + " " + u.name
-		}
-	}
-	return strconv.FormatFloat(math.Round(v), 'f', -1, 64) + " B"
+	return strconv.FormatFloat(round(v)+0, 'f', -1, 64) // +0: no -0
 }
 
 // round keeps three figures.
