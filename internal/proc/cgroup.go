@@ -78,7 +78,7 @@ func (r Root) cgroupPaths(pid int) ([]cgroupPath, error) {
 }
 
 // Cgroup reads the limits and usages of every level from the process up to the
-// root, or to what stanch sees of it.
+// root, or to what stanch or the process itself sees of it.
 func (t *Target) Cgroup() (*Cgroup, error) {
 	paths, err := t.Root.cgroupPaths(t.ID.PID)
 	if err != nil {
@@ -88,6 +88,9 @@ func (t *Target) Cgroup() (*Cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Of a process in another container stanch may see no group, as beside it in
+	// a pod; the process has its own ones mounted where it sees them.
+	mounts = append(mounts, t.Root.mountsInside(t.ID.PID)...)
 	c := &Cgroup{}
 	if l := c.levels("memory", paths, mounts); l != nil {
 		c.readMemory(l)
@@ -145,20 +148,15 @@ func (c *Cgroup) levels(controller string, paths []cgroupPath, mounts []mount) [
 	return nil
 }
 
-// below gives p relative to root, with a leading slash. A path that leads out
-// of stanch's cgroup namespace ("/../x") is below nothing.
+// below gives p relative to root, with a leading slash. Both are as stanch's
+// cgroup namespace has them: what is not in it begins with "/..", a mount made
+// outside too.
 func below(p, root string) (string, bool) {
-	if strings.HasPrefix(p, "/..") || strings.HasPrefix(root, "/..") {
+	rest, ok := strings.CutPrefix(p+"/", strings.TrimSuffix(root, "/")+"/")
+	if !ok || rest == ".." || strings.HasPrefix(rest, "../") {
 		return "", false
 	}
-	if root == "/" {
-		return path.Clean(p), true
-	}
-	if p == root {
-		return "/", true
-	}
-	rest, ok := strings.CutPrefix(p, root+"/")
-	return "/" + rest, ok
+	return path.Clean("/" + rest), true
 }
 
 func (c *Cgroup) note(format string, args ...any) {

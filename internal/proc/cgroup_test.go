@@ -85,6 +85,46 @@ func TestCgroupHybrid(t *testing.T) {
 	}
 }
 
+// TestCgroupElsewhere reads groups that are not in stanch's cgroup namespace:
+// through a mount that was made outside it, and through the process's own one.
+func TestCgroupElsewhere(t *testing.T) {
+	limited := func(path, note string) *Cgroup {
+		c := &Cgroup{Memory: []MemoryLevel{{Path: path, V2: true, Usage: 10, Max: 100, High: Unlimited, SwapMax: Unlimited}}}
+		for _, controller := range []string{"memory", "pids"} {
+			c.Notes = append(c.Notes, controller+" limits above cgroup "+note+" are not visible from here")
+		}
+		return c
+	}
+	for _, tt := range []struct {
+		name, cgroup, own, inside, dir string
+		want                           *Cgroup
+	}{
+		{"a mount made outside", "0::/../../x\n", "/../..", "", "fs/x", limited("/x", "/../..")},
+		{"beside it in a pod", "0::/../ctr\n", "/", "/../ctr", "7/root/fs", limited("/ctr", "/../ctr")},
+		{"nowhere", "0::/../ctr\n", "/", "", "fs", &Cgroup{Notes: []string{
+			"the memory cgroup /../ctr is not visible from here, its limits are unknown", "the pids cgroup /../ctr is not visible from here, its limits are unknown"}}},
+		{"above the mount", "0::/..\n", "/../ctr", "", "fs", &Cgroup{Notes: []string{
+			"the memory cgroup /.. is not visible from here, its limits are unknown", "the pids cgroup /.. is not visible from here, its limits are unknown"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := cgroupFixture(t, tt.cgroup)
+			f.write("self/mountinfo", "35 31 0:32 "+tt.own+" "+f.dir+"/fs rw - cgroup2 cgroup2 rw\n")
+			if tt.inside != "" {
+				f.write("7/mountinfo", "35 31 0:32 "+tt.inside+" /fs rw - cgroup2 cgroup2 rw\n")
+			}
+			f.write(tt.dir+"/memory.current", "10\n")
+			f.write(tt.dir+"/memory.max", "100\n")
+			got, err := f.target().Cgroup()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 func TestCgroupV1Hierarchy(t *testing.T) {
 	f := cgroupFixture(t, "4:memory:/a/b\n")
 	f.write("self/mountinfo", "35 31 0:32 / "+f.dir+"/m rw - cgroup cgroup rw,memory\n")

@@ -2,6 +2,8 @@ package proc
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +22,20 @@ func (r Root) mounts() ([]mount, error) {
 		return nil, err
 	}
 	return parseMountinfo(string(b)), nil
+}
+
+// mountsInside are those of the control groups that a process has in its own
+// mount namespace, at their places for stanch; none where that may not be read.
+func (r Root) mountsInside(pid int) []mount {
+	b, err := os.ReadFile(r.Path(pid, "mountinfo"))
+	if err != nil {
+		return nil
+	}
+	list := slices.DeleteFunc(parseMountinfo(string(b)), func(m mount) bool { return m.kind != "cgroup" && m.kind != "cgroup2" })
+	for i := range list {
+		list[i].point = filepath.Join(r.Path(pid, "root"), list[i].point)
+	}
+	return list
 }
 
 // parseMountinfo leaves out lines it does not understand.
