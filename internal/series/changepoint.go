@@ -22,8 +22,10 @@ const (
 	stepDeviations = 6
 	// stepShare is how much of the difference of levels must come at once.
 	stepShare = 0.6
-	// stepGap is how many usual distances two points may be apart.
-	stepGap = 3
+	// stepGap is how many median distances two points may be apart, or farGap of
+	// those that a tenth exceeds: of what was thinned out to the extremes of each
+	// minute many lie close together, and as many a minute apart.
+	stepGap, farGap = 3, 2
 	// scaleSample is how many changes the usual one is estimated from.
 	scaleSample = 4096
 )
@@ -36,7 +38,7 @@ func Steps(points []Point, least float64) []Step {
 		return nil
 	}
 	usual, deviation := usualChange(points)
-	longest := stepGap * usualDistance(points)
+	longest := usualDistance(points)
 	threshold := max(stepDeviations*deviation, least)
 	var out []Step
 	for i := 1; i < len(points); i++ {
@@ -72,14 +74,15 @@ func usualChange(points []Point) (median, deviation float64) {
 	return median, 1.4826 * Median(changes)
 }
 
-// usualDistance is the median time between points.
+// usualDistance is how far points are apart at most where somebody looks.
 func usualDistance(points []Point) int64 {
 	stride := max(1, len(points)/scaleSample)
 	var distances []float64
 	for i := 1; i < len(points); i += stride {
 		distances = append(distances, float64(points[i].At-points[i-1].At))
 	}
-	return int64(Median(distances))
+	median := Median(distances) // puts them in order
+	return max(stepGap*int64(median), farGap*int64(distances[len(distances)*9/10]))
 }
 
 // levels compares the points before i with those from i on; ok tells that all

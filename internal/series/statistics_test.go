@@ -1,6 +1,7 @@
 package series
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -106,6 +107,30 @@ func TestSteps(t *testing.T) {
 	}
 	if s := Steps(ps, 1); len(s) != 0 {
 		t.Errorf("a steep slope has steps: %v", s)
+	}
+}
+
+// TestStepsOfThinned finds the steps of what the store has thinned out to the
+// first, the last and the extremes of each minute, as for long windows.
+func TestStepsOfThinned(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 7))
+	var ps, minute []Point
+	level, steps, next := 20.0, 0, 100
+	for i := range 24 * 360 {
+		if i == next {
+			level, steps, next = level+1, steps+1, i+20+r.IntN(40)
+		}
+		p := Point{At: int64(10_000 * i), Value: level}
+		if len(minute) > 0 && p.At/60_000 != minute[0].At/60_000 {
+			byValue := func(a, b Point) int { return cmp.Compare(a.Value, b.Value) }
+			kept := []Point{minute[0], slices.MinFunc(minute, byValue), slices.MaxFunc(minute, byValue), minute[len(minute)-1]}
+			slices.SortFunc(kept, func(a, b Point) int { return cmp.Compare(a.At, b.At) })
+			ps, minute = append(ps, slices.Compact(kept)...), nil
+		}
+		minute = append(minute, p)
+	}
+	if found := Steps(ps, 0.5); len(found) < steps*9/10 || len(found) > steps {
+		t.Errorf("%d of %d steps are found", len(found), steps)
 	}
 }
 

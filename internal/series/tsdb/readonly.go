@@ -3,6 +3,7 @@ package tsdb
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -30,6 +31,9 @@ func OpenReadOnly(dir string) (*Store, error) {
 	s := newStore(dir, Options{})
 	s.readOnly = true
 	p, newest, err := openPast(dir, s)
+	if errors.Is(err, fs.ErrNotExist) && size(dir) > 0 { // a writer that ends makes a block of the log meanwhile
+		p, newest, err = openPast(dir, s)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open history in %s: %w", dir, err)
 	}

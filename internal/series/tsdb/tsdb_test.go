@@ -260,6 +260,11 @@ func TestQuery(t *testing.T) {
 		`{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"stanch_process_resident_memory_bytes","service":"a","worker":"0"},"values":[[1790000693,"57"],[1790000703,"58"],[1790000713,"59"]]}]}}`)
 	checkJSON(t, s.Query(ctx, `1 +`, at), `{"status":"error","errorType":"bad_data","error":"1:4: parse error: unexpected end of input"}`)
 	checkJSON(t, s.Query(ctx, `vector(1) == on() vector(2)`, at), `{"status":"success","data":{"resultType":"vector","result":[]}}`)
+	// What logs say is not for everybody who may ask.
+	put(t, s, series.Sample{Key: series.Key{Metric: series.Log, Service: "a", Part: "no such user *"}, At: start + 59*tick, Value: 1})
+	for _, query := range []string{`stanch_log_lines`, `{template!=""}`, `{__name__=~".*log.*"}`} {
+		checkJSON(t, s.Query(ctx, query, at), `{"status":"success","data":{"resultType":"vector","result":[]}}`)
+	}
 	over, cancel := context.WithCancel(ctx)
 	cancel()
 	if a := s.Query(over, `stanch_process_resident_memory_bytes`, at); a.ErrorType != "canceled" {
