@@ -131,9 +131,9 @@ func beginAs(tb testing.TB, prepare func(*exec.Cmd), args ...string) *session {
 	return beginFor(tb, limit, prepare, args...)
 }
 
-// ownCgroups reports whether a stanch can be started in a cgroup namespace of
-// its own, where the container or unit that the tests run in, if any, is the
-// root: else all their programs would be that one service.
+// ownCgroups reports whether a watch can be started in a cgroup namespace of its
+// own, where the container or unit that the tests run in, if any, is the root:
+// else all their programs would be that one service.
 var ownCgroups = sync.OnceValue(func() bool {
 	cmd := exec.Command("true")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWCGROUP}
@@ -150,7 +150,7 @@ func beginFor(tb testing.TB, limit time.Duration, prepare func(*exec.Cmd), args 
 	r, w := io.Pipe()
 	s.cmd.Stderr = w
 	prepare(s.cmd)
-	if ownCgroups() {
+	if (args[0] == "watch" || args[0] == "suspects") && ownCgroups() {
 		if s.cmd.SysProcAttr == nil {
 			s.cmd.SysProcAttr = &syscall.SysProcAttr{}
 		}

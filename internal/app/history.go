@@ -80,9 +80,27 @@ func (h *historian) seriesOf(ctx context.Context, name string) ([]series.Series,
 	if name == hostName {
 		return h.host, nil
 	}
-	all, err := h.past.Select(ctx, h.match(name), h.from, h.to)
+	match := h.match(name)
+	// A PID is of one worker, so there are as many of these as workers.
+	places, err := h.past.Select(ctx, tsdb.Match{Service: name, Metrics: []series.Metric{series.PID}, Step: h.to - h.from}, h.from, h.to)
+	if err != nil {
+		return nil, err
+	}
+	if coarse := int64(len(places)) * workerSeries * 4 * (h.to - h.from) / mostPoints; coarse > thinStep {
+		match.Step = coarse
+	}
+	all, err := h.past.Select(ctx, match, h.from, h.to)
 	return slices.DeleteFunc(all, func(s series.Series) bool { return s.Key.Metric == series.Log }), err
 }
+
+const (
+	// mostPoints is how many points of one service are read, some 130 MB: of one
+	// with dozens of workers the steps are longer, of which each gives four.
+	mostPoints = 8_000_000
+	// workerSeries is how many series a worker has, those of a slow pace counted
+	// as less than one.
+	workerSeries = 20
+)
 
 // living are those of the services that have a process, or a cgroup, at the
 // end of the time, and the host.
@@ -310,7 +328,7 @@ func (h *historian) named(ctx context.Context, names []string, word string) ([]s
 
 // ofPID finds the service that has, or had last, a worker with this PID.
 func (h *historian) ofPID(ctx context.Context, names []string, pid int) ([]string, error) {
-	all, err := h.past.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.PID}}, h.from, h.to)
+	all, err := h.past.Select(ctx, tsdb.Match{Metrics: []series.Metric{series.PID}, Step: thinStep}, h.from, h.to)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -62,13 +63,18 @@ func (h *historian) correlate(ctx context.Context, s *leak.ReportService) error 
 	if len(s.Logs) == 0 {
 		return nil
 	}
-	s.Marks = append(s.Marks, jumps...)
+	// Of steps that are too many to look at, the largest are marked.
+	slices.SortStableFunc(jumps, func(a, b leak.ReportMark) int { return cmp.Compare(b.Size, a.Size) })
+	s.Marks = append(s.Marks, jumps[:min(len(jumps), mostJumps)]...)
 	for i := range s.Logs {
 		s.Marks = append(s.Marks, logMarks(&s.Logs[i], templates, times, sample)...)
 	}
 	s.Marks = inOrder(s.Marks)
 	return nil
 }
+
+// mostJumps is how many steps are marked for the log lines before them.
+const mostJumps = 200
 
 // gaps are when nobody was watching, nor following logs.
 func gaps(marks []leak.ReportMark) []logs.Gap {

@@ -148,9 +148,12 @@ func (c *watchCheck) logs(f *watchFlags) {
 		}
 		c.may("log", path, err)
 	}
-	if len(f.journals) > 0 {
-		_, err := exec.LookPath("journalctl")
-		c.may("journal", "journalctl is there", err)
+	for _, unit := range f.journals {
+		out, err := exec.Command("journalctl", "--quiet", "--lines=1", "--output=cat", "--unit="+unit).Output()
+		if err == nil && len(out) == 0 {
+			err = fmt.Errorf("the journal has nothing of %s that may be read here", unit)
+		}
+		c.may("journal", "that of "+unit+" can be read", err)
 	}
 }
 

@@ -435,7 +435,9 @@ func (w *watch) close() error {
 	}
 	err := w.trigger.end()
 	if w.remote != nil {
-		err = errors.Join(err, w.remote.Close())
+		if failed := w.remote.Close(); failed != nil { // the history has them
+			w.say("%v", failed)
+		}
 	}
 	return errors.Join(err, w.host.Close(), w.store.Close())
 }

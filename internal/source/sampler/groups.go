@@ -61,10 +61,11 @@ func (h *Host) sayGroupLimit(s *service, m series.Metric, limit uint64, last *ui
 	*last = limit
 }
 
-// sayEvent says a count that is not zero at the slow pace, and at once when it
-// is another.
+// sayEvent says a count at the slow pace, and at once when it is another. Of
+// most counts zero goes without saying; of the kills it is said, since of a
+// count that is there for the first time nobody can tell whether it rose.
 func (h *Host) sayEvent(s *service, event string, n uint64, last *uint64, due bool) {
-	if n != *last || due && n != 0 {
+	if n != *last || due && (n != 0 || event == "oom_kill") {
 		h.sayOf(s, series.CgroupEvents, event, float64(n))
 	}
 	*last = n
