@@ -101,7 +101,7 @@ func (s *Store) public(from, to int64) (storage.Querier, error) {
 
 type withoutLogs struct{ storage.Querier }
 
-var notLog = labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, string(series.Log))
+var notLog = labels.MustNewMatcher(labels.MatchNotEqual, nameLabel, string(series.Log))
 
 func (q withoutLogs) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 	return q.Querier.Select(ctx, sorted, hints, append(slices.Clip(matchers), notLog)...)
