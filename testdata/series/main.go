@@ -67,8 +67,19 @@ func measure(seeds, first uint64) error {
 	if len(recorded) == 0 {
 		return errors.New("no recordings in testdata/series/real: run this in the root of the repository")
 	}
+	hours, err := accuracy.Recorded(filepath.Join("testdata", "series", "real", "hours"))
+	if err != nil {
+		return err
+	}
 	outs := append(accuracy.Run(accuracy.Jobs(corpus.Shapes, all)), recorded...)
 	accuracy.Print(os.Stdout, outs)
+	s := accuracy.Count(hours, accuracy.Stanch)
+	fmt.Printf("\nrecordings of two hours, made when the detectors were done: %d traces, %d leaks: precision %.4f, recall %.3f\n", s.Traces, s.Leaks, s.Precision(), s.Recall())
+	for i := range hours {
+		if o := &hours[i]; o.Positive != o.Trace.Leak {
+			fmt.Printf("  %s: leak %v, said %s %q\n", o.Trace.Name, o.Trace.Leak, o.Trend.Verdict, o.Trend.Evidence)
+		}
+	}
 	return nil
 }
 

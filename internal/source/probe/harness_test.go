@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -197,6 +198,10 @@ func placeIn(t testing.TB, pid int, o Options) *trial {
 	o.Clock = tr.clock
 	o.Atlas = leak.NewAtlas(tr.seen, target.BuildID)
 	p, err := Place(context.Background(), target, o)
+	for try := 1; errors.Is(err, ErrBusy) && try < 10; try++ { // the machine was so busy that a thread did not stop in time
+		t.Logf("try %d: %v", try, err)
+		p, err = Place(context.Background(), target, o)
+	}
 	if err != nil {
 		t.Fatalf("place: %v", err)
 	}
