@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"stanch/internal/series"
 )
 
@@ -15,14 +13,6 @@ import (
 // wants no further descriptor.
 func near(held, limit series.Metric, condition string) string {
 	return fmt.Sprintf("%s / (last_over_time(%s[1h]) > 0) %s", held, limit, condition)
-}
-
-// cgroupKilled finds a count of kills that grew. The first one is said with the
-// first kill, so what was not there before, while the cgroup was, grew too.
-func cgroupKilled(hour model.Duration) string {
-	const kills = string(series.CgroupEvents) + `{event="oom_kill"}`
-	return fmt.Sprintf("increase(%[1]s[%[2]s]) > 0\nor %[1]s > 0\nunless last_over_time(%[1]s[%[2]s] offset %[2]s)\nand on (service, instance, job) last_over_time(%[3]s[%[2]s] offset %[2]s)",
-		kills, hour, series.CgroupMemory)
 }
 
 // share is the value of a rule of near.
@@ -39,9 +29,9 @@ func limitAlerts(o RuleOptions) []alert {
 		}
 	}
 	hour, quarter := o.span(time.Hour), o.span(15*time.Minute)
-	killed := func(name, expr, whose, next string) alert {
+	killed := func(name, counter, whose, next string) alert {
 		return alert{
-			name: name, expr: expr, severity: "warning",
+			name: name, expr: fmt.Sprintf("increase(%s[%s]) > 0", counter, hour), severity: "warning",
 			summary: whose + ": the kernel killed a process for lack of memory",
 			text:    "It kills the process with the highest score, which need not be the one that grew.", next: next,
 		}
@@ -72,8 +62,8 @@ func limitAlerts(o RuleOptions) []alert {
 			summary: host + ": " + share + " of the connection tracking table is in use",
 			text:    "When it is full new connections are dropped.", next: nextOfHost,
 		},
-		killed("StanchHostOOMKill", fmt.Sprintf("increase(%s[%s]) > 0", series.HostOOMKills, hour), host, nextOfHost),
-		killed("StanchOOMKill", cgroupKilled(hour), service, nextOfService),
+		killed("StanchHostOOMKill", string(series.HostOOMKills), host, nextOfHost),
+		killed("StanchOOMKill", string(series.CgroupEvents)+`{event="oom_kill"}`, service, nextOfService),
 		alert{
 			name: "StanchRestarts", expr: fmt.Sprintf("changes(%s[%s]) > 3", series.Started, hour), severity: "warning",
 			summary: worker + ": started anew {{ $value }} times within " + hour.String(),

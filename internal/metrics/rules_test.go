@@ -192,17 +192,14 @@ func TestRulesFire(t *testing.T) {
 			string(series.Sockets) + `{service="a.service",worker="0",state="CLOSE_WAIT"}`: func(m int) float64 { return 30 * float64(max(0, 4-m)) },
 			string(series.Zombies) + `{service="a.service",worker="0"}`:                    func(m int) float64 { return 30 * float64(max(0, 4-m)) },
 		}, map[int]string{1: "", 3: "", 20: ""}},
-		{"the first kill in a cgroup, of which nothing was counted before", map[string]line{
-			killed: from(90, always(1)),
-			string(series.CgroupMemory) + `{service="a.service"}`: always(50),
+		{"the first kill in a cgroup", map[string]line{
+			killed: func(m int) float64 { return float64(min(m/90, 1)) },
 		}, map[int]string{80: "", 95: "StanchOOMKill warning", 140: "StanchOOMKill warning", 250: ""}},
 		{"another kill in a cgroup", map[string]line{
 			killed: func(m int) float64 { return float64(3 + m/90) },
-			string(series.CgroupMemory) + `{service="a.service"}`: always(50),
 		}, map[int]string{80: "", 95: "StanchOOMKill warning", 160: ""}},
 		{"kills before the watch began", map[string]line{
 			killed: from(90, always(3)),
-			string(series.CgroupMemory) + `{service="a.service"}`: from(90, always(50)),
 		}, map[int]string{95: "", 140: "", 170: ""}},
 		{"restarts every quarter of an hour", map[string]line{begun: func(m int) float64 { return float64(m / 13) }},
 			map[int]string{30: "", 60: "StanchRestarts warning"}},
